@@ -1,0 +1,146 @@
+"""Every error the service raises on purpose, in one tree; each message says what to do.
+
+::
+
+    ServiceError
+    ├── SettingError           a setting is wrong: the process must not start
+    ├── DatabaseError          our own trouble with the database: 503 to the platform
+    │   └── Overloaded         the writer's queue is full: 503 as well
+    ├── DecryptionError        a stored value does not open with the keys we have
+    ├── MalformedBody          a callback's body is no form with checksum and content: 400
+    ├── Unreadable             authentic content that we do not understand: kept, 200
+    ├── AddressRefused         a subscriber's address that we never connect to
+    ├── PlatformError          the platform refused a call, or could not be asked
+    │   ├── PlatformRefused    for good: the same call fails again
+    │   ├── PlatformBusy       for now: the same call may work later
+    │   └── OutcomeUnknown     the call went out and its answer was lost
+    └── RequestError           a client's request to the REST API, answered as problem+json
+        ├── Unauthorized, Forbidden, NotFound, Conflict, Invalid
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """The root of the tree."""
+
+
+class SettingError(ServiceError):
+    """A setting is missing or wrong.
+
+    Args:
+        variable: name of the environment variable.
+        problem: what is wrong with it; never the value of a secret.
+        mend: what to set instead.
+    """
+
+    def __init__(self, variable: str, problem: str, mend: str) -> None:
+        super().__init__(f"{variable}: {problem}. {mend}")
+        self.variable = variable
+
+
+class DatabaseError(ServiceError):
+    """The database could not be read or written; the message says which of its usual troubles it was."""
+
+
+class Overloaded(DatabaseError):  # noqa: N818 - the state, as in HTTP's "503 overloaded"
+    """More callbacks are waiting for the disk than the queue holds; the platform will resend."""
+
+
+class DecryptionError(ServiceError):
+    """A stored value does not open: a key is missing from WEBHOOK_ENCRYPTION_KEYS, or the row was altered."""
+
+
+class MalformedBody(ServiceError):  # noqa: N818 - names the fault, as HTTP's "bad request"
+    """The body of a callback is not what the platform sends; the message names the fault, never a value."""
+
+
+class Unreadable(ServiceError):  # noqa: N818 - the state the callback gets
+    """The content is authentic, but not a moderation result that we understand."""
+
+
+class AddressRefused(ServiceError):  # noqa: N818 - the word of the attempts log
+    """The address is private, link-local or a metadata service, and not among the allowed networks."""
+
+
+class PlatformError(ServiceError):
+    """A call of the platform failed.
+
+    Args:
+        code: the platform's `Code`, or an HTTP status, or None where there was no answer.
+        reason: a stable word of ours, such as `source_unreachable`.
+        message: what to do about it, in our words (the platform's own may echo a seed).
+    """
+
+    def __init__(self, *, code: int | None, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
+class PlatformRefused(PlatformError):  # noqa: N818
+    """The platform refused for good: asking again changes nothing."""
+
+
+class PlatformBusy(PlatformError):  # noqa: N818
+    """The platform cannot do it now: asking later may work."""
+
+
+class OutcomeUnknown(PlatformError):  # noqa: N818
+    """The call was sent and no answer came back: it may have been carried out, and charged."""
+
+
+class RequestError(ServiceError):
+    """A request to the REST API that cannot be met.
+
+    Attributes:
+        status: HTTP status of the answer.
+        title: the status in words, `title` of the problem document.
+    """
+
+    status = 400
+    title = "Bad request"
+
+
+class Unauthorized(RequestError):  # noqa: N818
+    """The request carries no valid API key."""
+
+    status = 401
+    title = "Unauthorized"
+
+
+class Forbidden(RequestError):  # noqa: N818
+    """The API key's role does not allow this."""
+
+    status = 403
+    title = "Forbidden"
+
+
+class NotFound(RequestError):  # noqa: N818
+    """There is no such thing, or no longer."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(RequestError):  # noqa: N818
+    """The thing's present state does not allow this."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Invalid(RequestError):  # noqa: N818
+    """Fields of the request are wrong.
+
+    Args:
+        errors: pairs of a field's name and what is wrong with it.
+    """
+
+    status = 422
+    title = "Invalid request"
+
+    def __init__(self, *errors: tuple[str, str]) -> None:
+        super().__init__("; ".join(f"{field}: {message}" for field, message in errors))
+        self.errors = errors
