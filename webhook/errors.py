@@ -43,7 +43,7 @@ class DatabaseError(ServiceError):
     """The database could not be read or written; the message says which of its usual troubles it was."""
 
 
-class Overloaded(DatabaseError):  # noqa: N818 - the state, as in HTTP's "503 overloaded"
+class Overloaded(DatabaseError):
     """More callbacks are waiting for the disk than the queue holds; the platform will resend."""
 
 
@@ -51,15 +51,15 @@ class DecryptionError(ServiceError):
     """A stored value does not open: a key is missing from WEBHOOK_ENCRYPTION_KEYS, or the row was altered."""
 
 
-class MalformedBody(ServiceError):  # noqa: N818 - names the fault, as HTTP's "bad request"
+class MalformedBody(ServiceError):
     """The body of a callback is not what the platform sends; the message names the fault, never a value."""
 
 
-class Unreadable(ServiceError):  # noqa: N818 - the state the callback gets
+class Unreadable(ServiceError):
     """The content is authentic, but not a moderation result that we understand."""
 
 
-class AddressRefused(ServiceError):  # noqa: N818 - the word of the attempts log
+class AddressRefused(ServiceError):
     """The address is private, link-local or a metadata service, and not among the allowed networks."""
 
 
@@ -79,15 +79,15 @@ class PlatformError(ServiceError):
         self.message = message
 
 
-class PlatformRefused(PlatformError):  # noqa: N818
+class PlatformRefused(PlatformError):
     """The platform refused for good: asking again changes nothing."""
 
 
-class PlatformBusy(PlatformError):  # noqa: N818
+class PlatformBusy(PlatformError):
     """The platform cannot do it now: asking later may work."""
 
 
-class OutcomeUnknown(PlatformError):  # noqa: N818
+class OutcomeUnknown(PlatformError):
     """The call was sent and no answer came back: it may have been carried out, and charged."""
 
 
@@ -103,35 +103,35 @@ class RequestError(ServiceError):
     title = "Bad request"
 
 
-class Unauthorized(RequestError):  # noqa: N818
+class Unauthorized(RequestError):
     """The request carries no valid API key."""
 
     status = 401
     title = "Unauthorized"
 
 
-class Forbidden(RequestError):  # noqa: N818
+class Forbidden(RequestError):
     """The API key's role does not allow this."""
 
     status = 403
     title = "Forbidden"
 
 
-class NotFound(RequestError):  # noqa: N818
+class NotFound(RequestError):
     """There is no such thing, or no longer."""
 
     status = 404
     title = "Not found"
 
 
-class Conflict(RequestError):  # noqa: N818
+class Conflict(RequestError):
     """The thing's present state does not allow this."""
 
     status = 409
     title = "Conflict"
 
 
-class Invalid(RequestError):  # noqa: N818
+class Invalid(RequestError):
     """Fields of the request are wrong.
 
     Args:
