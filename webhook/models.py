@@ -1,0 +1,289 @@
+"""The tables. Times are microseconds since 1970; blobs marked sealed are opened by `crypto.Keyring`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.types import BigInteger, LargeBinary, String, TypeDecorator
+from typing_extensions import override
+
+from webhook import clock
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sqlalchemy.engine import Dialect
+
+REVISION = "0001"  # the newest of migrations/versions
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC time, kept as microseconds since 1970."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        return None if value is None else clock.to_microseconds(value)
+
+    @override
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else clock.from_microseconds(value)
+
+
+class Json(TypeDecorator["Any"]):
+    """A small JSON value, kept as text."""
+
+    impl = String
+    cache_ok = True
+
+    @override
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    @override
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        return None if value is None else msgspec.json.decode(value)
+
+
+metadata = sa.MetaData()
+
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("name", String, primary_key=True),
+    sa.Column("value", LargeBinary, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("name", String, nullable=False),
+    sa.Column("role", String, nullable=False),
+    sa.Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the key
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("revoked_at", UtcTime),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("client", String, primary_key=True),  # id of the API key
+    sa.Column("route", String, primary_key=True),
+    sa.Column("key", String, primary_key=True),
+    sa.Column("request_digest", LargeBinary, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("body", LargeBinary, nullable=False),  # sealed: it may show a secret
+    sa.Column("created_at", UtcTime, nullable=False, index=True),
+)
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("origin", String, nullable=False),
+    sa.Column("kind", String, nullable=False),
+    sa.Column("service", String, nullable=False),
+    sa.Column("state", String, nullable=False),
+    sa.Column("source", Json, nullable=False),
+    sa.Column("data_id", String),
+    sa.Column("live_id", String),
+    sa.Column("referer", String),
+    sa.Column("crypt_type", String, nullable=False),
+    sa.Column("token_digest", LargeBinary, unique=True),  # SHA-256; none for external tasks
+    sa.Column("secrets", LargeBinary),  # sealed JSON {token, seed}
+    sa.Column("receiver_id", String),
+    sa.Column("platform_task_id", String),
+    sa.Column("error", Json),
+    sa.Column("risk_level", String),
+    sa.Column("stated_risk_level", String),  # the highest Data.RiskLevel that came
+    sa.Column("labels", Json, nullable=False),
+    sa.Column("slice_count", sa.Integer, nullable=False),
+    sa.Column("flagged_slice_count", sa.Integer, nullable=False),
+    sa.Column("last_slice_at", UtcTime),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("submitted_at", UtcTime),
+    sa.Column("finished_at", UtcTime),
+    sa.Column("updated_at", UtcTime, nullable=False),
+    sa.Column("cancel_requested_at", UtcTime),
+    sa.Column("attempt_count", sa.Integer, nullable=False),  # calls of the platform in this state
+    sa.Column("next_attempt_at", UtcTime),  # when a worker should call the platform; none when it need not
+    sa.Column("lease", String),
+    sa.Column("lease_until", UtcTime),
+)
+sa.Index(
+    "tasks_active_live_id",
+    tasks.c.service,
+    tasks.c.live_id,
+    unique=True,
+    sqlite_where=sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"),
+)
+sa.Index(
+    "tasks_external",
+    tasks.c.receiver_id,
+    tasks.c.platform_task_id,
+    unique=True,
+    sqlite_where=tasks.c.receiver_id.is_not(None),
+)
+sa.Index("tasks_due", tasks.c.next_attempt_at, sqlite_where=tasks.c.next_attempt_at.is_not(None))
+sa.Index("tasks_updated_at", tasks.c.updated_at, tasks.c.id)
+sa.Index("tasks_data_id", tasks.c.data_id, sqlite_where=tasks.c.data_id.is_not(None))
+sa.Index("tasks_live_id", tasks.c.live_id, sqlite_where=tasks.c.live_id.is_not(None))
+sa.Index("tasks_risk_level", tasks.c.risk_level, tasks.c.updated_at, tasks.c.id)
+sa.Index("tasks_state", tasks.c.state, tasks.c.id)
+
+task_labels = sa.Table(
+    "task_labels",
+    metadata,
+    sa.Column("label", String, primary_key=True),
+    sa.Column("task_id", String, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+receivers = sa.Table(
+    "receivers",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("name", String, nullable=False),
+    sa.Column("crypt_type", String, nullable=False),
+    sa.Column("uid", String),
+    sa.Column("token_digest", LargeBinary, nullable=False, unique=True),
+    sa.Column("secrets", LargeBinary, nullable=False),  # sealed JSON {token, seed}
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("deleted_at", UtcTime),
+)
+
+callbacks = sa.Table(
+    "callbacks",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("address_id", String, nullable=False),  # the task's or receiver's whose token was called
+    sa.Column("task_id", String),
+    sa.Column("state", String, nullable=False),  # accepted | unreadable | quarantined
+    sa.Column("digest", LargeBinary, nullable=False),  # SHA-256 of the content
+    sa.Column("checksum", String, nullable=False),
+    sa.Column("stated_task_id", String),  # the form's taskId: a hint, not covered by the checksum
+    sa.Column("reason", String),
+    sa.Column("message", String),
+    sa.Column("content", LargeBinary, nullable=False),  # sealed
+    sa.Column("size", sa.Integer, nullable=False),  # bytes of the content as it came
+    sa.Column("received_at", UtcTime, nullable=False),
+)
+sa.Index(
+    "callbacks_once",
+    callbacks.c.address_id,
+    callbacks.c.digest,
+    unique=True,
+    sqlite_where=callbacks.c.state != sa.literal_column("'quarantined'"),
+)
+sa.Index(
+    "callbacks_quarantined_once",
+    callbacks.c.address_id,
+    callbacks.c.digest,
+    callbacks.c.checksum,
+    unique=True,
+    sqlite_where=callbacks.c.state == sa.literal_column("'quarantined'"),
+)
+sa.Index(
+    "callbacks_not_accepted",
+    callbacks.c.state,
+    callbacks.c.id,
+    sqlite_where=callbacks.c.state != sa.literal_column("'accepted'"),
+)
+
+# The slices of a task in time order, cut into pages whose ranges do not overlap. Few large rows
+# cost a third of one row a slice, and compress; the order lets a reader open only the pages it shows.
+slice_pages = sa.Table(
+    "slice_pages",
+    metadata,
+    sa.Column("task_id", String, primary_key=True),
+    sa.Column("first_key", LargeBinary, primary_key=True),  # payloads.slice_key of the first slice
+    sa.Column("last_key", LargeBinary, nullable=False),
+    sa.Column("slice_count", sa.Integer, nullable=False),
+    sa.Column("body", LargeBinary, nullable=False),  # sealed JSON array of slices
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("id", String, nullable=False, unique=True),
+    sa.Column("type", String, nullable=False),
+    sa.Column("task_id", String),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("data", LargeBinary, nullable=False),  # sealed JSON
+    sqlite_autoincrement=True,  # a number is never used again: the feed's cursors stay true
+)
+sa.Index("events_type", events.c.type, events.c.seq)
+
+cursors = sa.Table(
+    "cursors",
+    metadata,
+    sa.Column("name", String, primary_key=True),
+    sa.Column("seq", sa.Integer, nullable=False),  # events up to this one are done
+)
+
+subscriptions = sa.Table(
+    "subscriptions",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("url", String, nullable=False),
+    sa.Column("event_types", Json, nullable=False),
+    sa.Column("filter", Json, nullable=False),
+    sa.Column("format", String, nullable=False),
+    sa.Column("description", String),
+    sa.Column("state", String, nullable=False),  # active | disabled
+    sa.Column("disabled_reason", String),
+    sa.Column("secret", LargeBinary, nullable=False),  # sealed
+    sa.Column("previous_secret", LargeBinary),  # sealed
+    sa.Column("previous_secret_until", UtcTime),
+    sa.Column("failing_since", UtcTime),
+    sa.Column("created_at", UtcTime, nullable=False),
+)
+
+deliveries = sa.Table(
+    "deliveries",
+    metadata,
+    sa.Column("id", String, primary_key=True),
+    sa.Column("event_id", String, nullable=False),
+    sa.Column("event_type", String, nullable=False),
+    sa.Column("subscription_id", String, nullable=False),
+    sa.Column("state", String, nullable=False),  # pending | delivered | dead
+    sa.Column("attempt_count", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", UtcTime),
+    sa.Column("lease", String),
+    sa.Column("lease_until", UtcTime),
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.UniqueConstraint("subscription_id", "event_id"),
+)
+sa.Index(
+    "deliveries_due",
+    deliveries.c.subscription_id,
+    deliveries.c.next_attempt_at,
+    sqlite_where=deliveries.c.state == sa.literal_column("'pending'"),
+)
+sa.Index("deliveries_of_subscription", deliveries.c.subscription_id, deliveries.c.id)
+
+delivery_attempts = sa.Table(
+    "delivery_attempts",
+    metadata,
+    sa.Column("delivery_id", String, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("error", String),
+    sa.Column("duration_ms", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("process", String, primary_key=True),
+    sa.Column("at", UtcTime, nullable=False),
+)

@@ -1,0 +1,338 @@
+"""The service's settings: the only place that reads the environment.
+
+Each setting is one field of `Settings`; its metadata names the variable, and tells how to read it and
+how to mend it. The README's table is checked against these fields by a test.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from webhook.errors import SettingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from ipaddress import IPv4Network, IPv6Network
+
+_ENDPOINTS = {  # vendor-docs/voice-moderation, "Step 3": the LLM edition is in Singapore only
+    "ap-southeast-1": "https://green-cip.ap-southeast-1.aliyuncs.com",
+}
+
+
+def _setting(
+    variable: str, parse: Callable[[str], Any], *, default: str | None, mend: str, secret: bool = False
+) -> Any:
+    """Declare a field: read from `variable` by `parse`, which raises ValueError with what is wrong."""
+    metadata = {"variable": variable, "parse": parse, "default": default, "mend": mend, "secret": secret}
+    return dataclasses.field(metadata=metadata)
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _database_url(value: str) -> str:
+    try:
+        url = make_url(value)
+    except ArgumentError:
+        raise ValueError("is not a database URL") from None
+    if url.get_backend_name() != "sqlite":
+        raise ValueError(f"names a {url.get_backend_name()} database, and only SQLite is supported so far")
+    if not url.database or url.database == ":memory:":
+        raise ValueError("names no file, and a database in memory would lose every callback")
+    return value
+
+
+def _bind(value: str) -> tuple[str, int]:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the highest port
+        raise ValueError("is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("is not an http or https URL without query")
+    return value.rstrip("/")
+
+
+def _endpoint(value: str) -> str:
+    return _base_url(value if "://" in value else f"https://{value}")
+
+
+def _uid(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z]{1,64}", value):
+        raise ValueError("is not an account UID")
+    return value
+
+
+def _admin_key(value: str) -> str:
+    shortest = 32
+    if len(value) < shortest:
+        raise ValueError(f"is shorter than {shortest} characters")
+    return value
+
+
+def _encryption_keys(value: str) -> dict[str, bytes]:
+    keys: dict[str, bytes] = {}
+    for entry in value.split(","):
+        key_id, colon, encoded = entry.strip().partition(":")
+        if not colon or not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", key_id):
+            raise ValueError("has an entry that is not id:base64")
+        try:
+            key = base64.b64decode(encoded, validate=True)
+        except binascii.Error:
+            raise ValueError(f"has a key, {key_id}, that is not base64") from None
+        if len(key) != 32:  # noqa: PLR2004 - AES-256
+            raise ValueError(f"has a key, {key_id}, of {len(key)} bytes instead of 32")
+        if key_id in keys:
+            raise ValueError(f"has two keys of the id {key_id}")
+        keys[key_id] = key
+    return keys
+
+
+def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part.strip()) for part in value.split(","))
+    except ValueError as error:
+        raise ValueError(f"is not a list of networks ({error})") from None
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        if value.lower() not in words:
+            raise ValueError(f"is not one of {', '.join(words)}")
+        return value.lower()
+
+    return parse
+
+
+def _whole(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,15}", value) or not lowest <= int(value) <= highest:
+            raise ValueError(f"is not a whole number from {lowest} to {highest}")
+        return int(value)
+
+    return parse
+
+
+def _seconds(lowest: int, highest: int) -> Callable[[str], timedelta]:
+    whole = _whole(lowest, highest)
+    return lambda value: timedelta(seconds=whole(value))
+
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings, read and checked once at start-up."""
+
+    database_url: str = _setting(
+        "WEBHOOK_DATABASE_URL",
+        _database_url,
+        default="sqlite:///webhook.db",
+        mend="Set it to a file, such as sqlite:///webhook.db.",
+    )
+    bind: tuple[str, int] = _setting(
+        "WEBHOOK_BIND", _bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
+    )
+    public_url: str | None = _setting(
+        "WEBHOOK_PUBLIC_URL",
+        _base_url,
+        default=None,
+        mend="Set it to the URL under which the platform reaches this service, such as https://hooks.example.com.",
+    )
+    platform_uid: str | None = _setting(
+        "WEBHOOK_PLATFORM_UID",
+        _uid,
+        default=None,
+        mend="Set it to the UID of the Alibaba Cloud account (top right in the console), not of a RAM user.",
+    )
+    platform_region: str = _setting(
+        "WEBHOOK_PLATFORM_REGION",
+        _text,
+        default="ap-southeast-1",
+        mend="Set it to a region of the moderation service, such as ap-southeast-1.",
+    )
+    platform_endpoint: str = _setting(
+        "WEBHOOK_PLATFORM_ENDPOINT",
+        _endpoint,
+        default=None,
+        mend="Set it to a URL such as http://127.0.0.1:9000 for the sandbox.",
+    )
+    access_key_id: str | None = _setting(
+        "ALIBABA_CLOUD_ACCESS_KEY_ID", _text, default=None, mend="Set it to a RAM user's AccessKey id."
+    )
+    access_key_secret: str | None = _setting(
+        "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+        _text,
+        default=None,
+        mend="Set it to the secret of that AccessKey.",
+        secret=True,
+    )
+    security_token: str | None = _setting(
+        "ALIBABA_CLOUD_SECURITY_TOKEN",
+        _text,
+        default=None,
+        mend="Set it only together with a temporary AccessKey.",
+        secret=True,
+    )
+    admin_key: str | None = _setting(
+        "WEBHOOK_ADMIN_KEY",
+        _admin_key,
+        default=None,
+        mend="Set it to a random text of 32 characters or more, such as `openssl rand -hex 32` prints.",
+        secret=True,
+    )
+    encryption_keys: dict[str, bytes] | None = _setting(
+        "WEBHOOK_ENCRYPTION_KEYS",
+        _encryption_keys,
+        default=None,
+        mend="Set it to id:base64-of-32-bytes, comma separated, the active one first; "
+        "`openssl rand -base64 32` makes a key.",
+        secret=True,
+    )
+    allowed_private_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "WEBHOOK_ALLOWED_PRIVATE_NETWORKS",
+        _networks,
+        default=None,
+        mend="Set it to networks such as 127.0.0.0/8,10.0.0.0/8.",
+    )
+    flag_level: str = _setting(
+        "WEBHOOK_FLAG_LEVEL", _one_of("low", "medium", "high"), default="medium", mend="Set it to medium."
+    )
+    sm3_scheme: str = _setting(
+        "WEBHOOK_SM3_SCHEME", _one_of("auto", "digest", "hmac"), default="auto", mend="Set it to auto."
+    )
+    log_level: str = _setting(
+        "WEBHOOK_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        default="info",
+        mend="Set it to info.",
+    )
+    web_concurrency: int = _setting(
+        "WEB_CONCURRENCY",
+        _whole(1, 1),
+        default="1",
+        mend="Set it to 1: several writing processes on one SQLite file wait seconds for each other.",
+    )
+    callback_body_limit: int = _setting(
+        "WEBHOOK_CALLBACK_BODY_LIMIT_BYTES",
+        _whole(1024, 1024 * MIB),
+        default=str(64 * MIB),
+        mend="Set it to bytes; a 10-hour file's result needs up to 37 MB.",
+    )
+    request_body_limit: int = _setting(
+        "WEBHOOK_REQUEST_BODY_LIMIT_BYTES",
+        _whole(1024, 64 * MIB),
+        default=str(MIB),
+        mend="Set it to bytes for a request to the REST API, such as 1048576.",
+    )
+    callback_queue: int = _setting(
+        "WEBHOOK_CALLBACK_QUEUE",
+        _whole(1, 100_000),
+        default="1000",
+        mend="Set it to how many callbacks may wait for the disk before the answer is 503, such as 1000.",
+    )
+    quarantine_per_token: int = _setting(
+        "WEBHOOK_QUARANTINE_PER_TOKEN",
+        _whole(0, 10_000),
+        default="20",
+        mend="Set it to how many callbacks with a wrong checksum are kept for one token, such as 20.",
+    )
+    quarantine_rows: int = _setting(
+        "WEBHOOK_QUARANTINE_ROWS",
+        _whole(0, 1_000_000),
+        default="1000",
+        mend="Set it to how many callbacks with a wrong checksum are kept in all, such as 1000.",
+    )
+    quarantine_bytes: int = _setting(
+        "WEBHOOK_QUARANTINE_BYTES",
+        _whole(0, 1024 * 1024 * MIB),
+        default=str(64 * MIB),
+        mend="Set it to the bytes that callbacks with a wrong checksum may take on disk in all.",
+    )
+    delivery_timeout: timedelta = _setting(
+        "WEBHOOK_DELIVERY_TIMEOUT_SECONDS", _seconds(1, 20), default="15", mend="Set it to 15."
+    )
+    delivery_lease: timedelta = _setting(
+        "WEBHOOK_DELIVERY_LEASE_SECONDS",
+        _seconds(2, 3600),
+        default="20",
+        mend="Set it to 20: more than the delivery timeout, and what a crash may delay a delivery by.",
+    )
+    delivery_concurrency: int = _setting(
+        "WEBHOOK_DELIVERY_CONCURRENCY",
+        _whole(1, 10_000),
+        default="256",
+        mend="Set it to how many deliveries may be in flight, such as 256.",
+    )
+    subscription_concurrency: int = _setting(
+        "WEBHOOK_SUBSCRIPTION_CONCURRENCY",
+        _whole(1, 1000),
+        default="16",
+        mend="Set it to how many deliveries to one subscription may be in flight, such as 16.",
+    )
+    submit_concurrency: int = _setting(
+        "WEBHOOK_SUBMIT_CONCURRENCY",
+        _whole(1, 100),
+        default="8",
+        mend="Set it to how many calls of the platform may be in flight, such as 8.",
+    )
+
+    @property
+    def callback_base_url(self) -> str | None:
+        """Where the platform posts, or None: a callback that could not be verified is not asked for."""
+        return self.public_url if self.platform_uid else None
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Args:
+        environ: the environment; an empty value counts as none.
+
+    Raises:
+        SettingError: naming the first variable that is wrong, and the mend.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        meta = field.metadata
+        text = environ.get(meta["variable"], "").strip() or meta["default"]
+        try:
+            values[field.name] = meta["parse"](text) if text else None
+        except ValueError as error:
+            shown = "" if meta["secret"] else f" (it is {text!r})"
+            raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
+    values["allowed_private_networks"] = values["allowed_private_networks"] or ()
+    values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
+    if values["delivery_lease"] <= values["delivery_timeout"]:
+        raise SettingError(
+            "WEBHOOK_DELIVERY_LEASE_SECONDS",
+            "is not longer than WEBHOOK_DELIVERY_TIMEOUT_SECONDS, so a delivery could be made twice",
+            "Set it to 5 more than the timeout.",
+        )
+    return Settings(**values)
+
+
+def _regional(region: str) -> str:
+    if region not in _ENDPOINTS:
+        raise SettingError(
+            "WEBHOOK_PLATFORM_REGION",
+            f"is a region whose endpoint is not known (it is {region!r})",
+            f"Set it to one of {', '.join(_ENDPOINTS)}, or set WEBHOOK_PLATFORM_ENDPOINT.",
+        )
+    return _ENDPOINTS[region]

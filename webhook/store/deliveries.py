@@ -1,0 +1,260 @@
+"""Subscriptions, the deliveries owed to them, and the attempts made."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from webhook.models import deliveries, delivery_attempts, events, subscriptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from webhook.db import Session
+
+
+class Subscription(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `subscriptions`.
+
+    Attributes:
+        event_types: patterns such as `slice.*`; empty means all.
+        filter: JSON of `events.Filter`.
+        secret, previous_secret: sealed; the previous one signs beside it until `previous_secret_until`.
+        failing_since: first failure after the last success.
+    """
+
+    id: str
+    url: str
+    event_types: list[str]
+    filter: dict[str, Any]
+    format: str
+    description: str | None
+    state: str
+    disabled_reason: str | None
+    secret: bytes
+    previous_secret: bytes | None
+    previous_secret_until: datetime | None
+    failing_since: datetime | None
+    created_at: datetime
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `deliveries`: an event owed to a subscription."""
+
+    id: str
+    event_id: str
+    event_type: str
+    subscription_id: str
+    state: str
+    attempt_count: int
+    next_attempt_at: datetime | None
+    lease: str | None
+    lease_until: datetime | None
+    created_at: datetime
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a delivery.
+
+    Attributes:
+        status: HTTP status, None where no answer came.
+        error: a stable word, None where it was delivered.
+    """
+
+    delivery_id: str
+    number: int
+    at: datetime
+    status: int | None
+    error: str | None
+    duration_ms: int
+
+
+def _subscription(row: sa.Row[Any]) -> Subscription:
+    return Subscription(**row._mapping)  # noqa: SLF001
+
+
+def _delivery(row: sa.Row[Any]) -> Delivery:
+    return Delivery(**row._mapping)  # noqa: SLF001
+
+
+def insert_subscription(session: Session, subscription: Subscription) -> None:
+    """Insert a subscription."""
+    session.execute(sa.insert(subscriptions).values(msgspec.structs.asdict(subscription)))
+
+
+def subscription(session: Session, subscription_id: str) -> Subscription | None:
+    """Return one subscription."""
+    row = session.execute(sa.select(subscriptions).where(subscriptions.c.id == subscription_id)).first()
+    return None if row is None else _subscription(row)
+
+
+def subscriptions_page(session: Session, *, after: str | None, limit: int) -> list[Subscription]:
+    """Return up to `limit` subscriptions, newest first."""
+    statement = sa.select(subscriptions).order_by(subscriptions.c.id.desc()).limit(limit)
+    if after is not None:
+        statement = statement.where(subscriptions.c.id < after)
+    return [_subscription(row) for row in session.execute(statement)]
+
+
+def active_subscriptions(session: Session) -> list[Subscription]:
+    """Return all subscriptions that get events."""
+    rows = session.execute(sa.select(subscriptions).where(subscriptions.c.state == "active"))
+    return [_subscription(row) for row in rows]
+
+
+def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
+    """Write some columns of a subscription; return whether there is one."""
+    statement = sa.update(subscriptions).where(subscriptions.c.id == subscription_id).values(values)
+    return session.execute(statement).rowcount == 1
+
+
+def delete_subscription(session: Session, subscription_id: str) -> bool:
+    """Forget a subscription with its deliveries and attempts; return whether there was one."""
+    of_subscription = sa.select(deliveries.c.id).where(deliveries.c.subscription_id == subscription_id)
+    session.execute(sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(of_subscription)))
+    session.execute(sa.delete(deliveries).where(deliveries.c.subscription_id == subscription_id))
+    return session.execute(sa.delete(subscriptions).where(subscriptions.c.id == subscription_id)).rowcount == 1
+
+
+def insert_deliveries(session: Session, rows: Iterable[Delivery]) -> None:
+    """Owe events to subscriptions; what is owed already stays as it is."""
+    values = [msgspec.structs.asdict(row) for row in rows]
+    if values:
+        session.execute(insert(deliveries).on_conflict_do_nothing(), values)
+
+
+def delivery(session: Session, delivery_id: str) -> Delivery | None:
+    """Return one delivery."""
+    row = session.execute(sa.select(deliveries).where(deliveries.c.id == delivery_id)).first()
+    return None if row is None else _delivery(row)
+
+
+def deliveries_page(
+    session: Session, subscription_id: str, *, state: str | None, after: str | None, limit: int
+) -> list[Delivery]:
+    """Return up to `limit` deliveries of a subscription, newest first."""
+    statement = (
+        sa.select(deliveries)
+        .where(deliveries.c.subscription_id == subscription_id)
+        .order_by(deliveries.c.id.desc())
+        .limit(limit)
+    )
+    if state is not None:
+        statement = statement.where(deliveries.c.state == state)
+    if after is not None:
+        statement = statement.where(deliveries.c.id < after)
+    return [_delivery(row) for row in session.execute(statement)]
+
+
+def subscriptions_with_due(session: Session, *, now: datetime) -> list[str]:
+    """Return the ids of active subscriptions that are owed a delivery now."""
+    due = sa.exists().where(deliveries.c.subscription_id == subscriptions.c.id, *_due(now)).correlate(subscriptions)
+    return list(session.execute(sa.select(subscriptions.c.id).where(subscriptions.c.state == "active", due)).scalars())
+
+
+def claim_deliveries(
+    session: Session, subscription_id: str, *, now: datetime, lease: str, lease_until: datetime, limit: int
+) -> list[Delivery]:
+    """Take due deliveries of a subscription, the longest due first; nobody else gets them until the lease ends."""
+    due = (
+        sa.select(deliveries.c.id)
+        .where(deliveries.c.subscription_id == subscription_id, *_due(now))
+        .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+        .limit(limit)
+    )
+    statement = (
+        sa.update(deliveries)
+        .where(deliveries.c.id.in_(due))
+        .values(lease=lease, lease_until=lease_until)
+        .returning(*deliveries.c)
+    )
+    return sorted((_delivery(row) for row in session.execute(statement)), key=lambda delivery: delivery.id)
+
+
+def _due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        deliveries.c.state == sa.literal_column("'pending'"),
+        deliveries.c.next_attempt_at <= now,
+        sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
+    )
+
+
+def next_due_at(session: Session) -> datetime | None:
+    """Return when the next delivery to an active subscription falls due."""
+    due_at = sa.func.max(deliveries.c.next_attempt_at, sa.func.coalesce(deliveries.c.lease_until, 0))
+    statement = (
+        sa.select(sa.func.min(due_at, type_=deliveries.c.next_attempt_at.type))
+        .select_from(deliveries.join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id))
+        .where(deliveries.c.state == sa.literal_column("'pending'"), subscriptions.c.state == "active")
+    )
+    return session.execute(statement).scalar()
+
+
+def settle_delivery(session: Session, delivery_id: str, *, lease: str, **values: Any) -> bool:
+    """Write the outcome of an attempt, while its lease holds; return whether it was written."""
+    statement = (
+        sa.update(deliveries)
+        .where(deliveries.c.id == delivery_id, deliveries.c.lease == lease)
+        .values(values | {"lease": None, "lease_until": None})
+    )
+    return session.execute(statement).rowcount == 1
+
+
+def insert_attempts(session: Session, rows: Sequence[Attempt]) -> None:
+    """Note attempts."""
+    if rows:
+        session.execute(sa.insert(delivery_attempts), [msgspec.structs.asdict(row) for row in rows])
+
+
+def attempts(session: Session, delivery_ids: Iterable[str]) -> dict[str, list[Attempt]]:
+    """Return the attempts of each of these deliveries, in order."""
+    statement = (
+        sa.select(delivery_attempts)
+        .where(delivery_attempts.c.delivery_id.in_(sorted(set(delivery_ids))))
+        .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
+    )
+    found: dict[str, list[Attempt]] = {}
+    for row in session.execute(statement):
+        found.setdefault(row.delivery_id, []).append(Attempt(**row._mapping))  # noqa: SLF001
+    return found
+
+
+def make_due(session: Session, delivery_id: str, *, now: datetime) -> bool:
+    """Owe a delivery again, from now; return whether there is one that is not just being attempted."""
+    statement = (
+        sa.update(deliveries)
+        .where(
+            deliveries.c.id == delivery_id, sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now)
+        )
+        .values(state="pending", next_attempt_at=now, attempt_count=0)
+    )
+    return session.execute(statement).rowcount == 1
+
+
+def make_failed_due(session: Session, subscription_id: str, *, since: datetime, now: datetime) -> int:
+    """Owe again, from now, what failed of the events since a time; return how many."""
+    failed = sa.or_(
+        deliveries.c.state == "dead",
+        sa.and_(deliveries.c.state == "pending", deliveries.c.attempt_count > 0, deliveries.c.lease.is_(None)),
+    )
+    newer = sa.select(events.c.id).where(events.c.created_at >= since)
+    statement = (
+        sa.update(deliveries)
+        .where(deliveries.c.subscription_id == subscription_id, failed, deliveries.c.event_id.in_(newer))
+        .values(state="pending", next_attempt_at=now, attempt_count=0)
+    )
+    return session.execute(statement).rowcount
+
+
+def count_pending(session: Session) -> dict[str, int]:
+    """Return how many deliveries each subscription is still owed."""
+    statement = (
+        sa.select(deliveries.c.subscription_id, sa.func.count())
+        .where(deliveries.c.state == sa.literal_column("'pending'"))
+        .group_by(deliveries.c.subscription_id)
+    )
+    return dict(session.execute(statement))

@@ -1,0 +1,79 @@
+"""Events: the outbox that fan-out reads, and the feed that clients pull."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from webhook.models import cursors, events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from webhook.db import Session
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `events`.
+
+    Attributes:
+        seq: place in the feed; 0 before it was inserted.
+        data: sealed JSON.
+    """
+
+    seq: int = 0
+    id: str
+    type: str
+    task_id: str | None
+    created_at: datetime
+    data: bytes
+
+
+def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
+    """Append events, in order. SQLite's one writer makes the numbers those of the commits."""
+    values = [
+        {"id": row.id, "type": row.type, "task_id": row.task_id, "created_at": row.created_at, "data": row.data}
+        for row in rows
+    ]
+    if values:
+        session.execute(sa.insert(events), values)
+
+
+def event(session: Session, event_id: str) -> EventRow | None:
+    """Return one event."""
+    row = session.execute(sa.select(events).where(events.c.id == event_id)).first()
+    return None if row is None else EventRow(**row._mapping)  # noqa: SLF001
+
+
+def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
+    """Return the events of these ids."""
+    rows = session.execute(sa.select(events).where(events.c.id.in_(sorted(set(ids)))))
+    return {row.id: EventRow(**row._mapping) for row in rows}  # noqa: SLF001
+
+
+def events_after(session: Session, seq: int, *, types: Sequence[str] | None = None, limit: int) -> list[EventRow]:
+    """Return up to `limit` events after this place, oldest first."""
+    statement = sa.select(events).where(events.c.seq > seq).order_by(events.c.seq).limit(limit)
+    if types is not None:
+        statement = statement.where(events.c.type.in_(types))
+    return [EventRow(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+
+
+def newest_seq(session: Session) -> int:
+    """Return the place of the newest event, 0 where there is none."""
+    return session.execute(sa.select(sa.func.max(events.c.seq))).scalar() or 0
+
+
+def cursor(session: Session, name: str) -> int:
+    """Return up to which place a reader has come."""
+    return session.execute(sa.select(cursors.c.seq).where(cursors.c.name == name)).scalar() or 0
+
+
+def move_cursor(session: Session, name: str, seq: int) -> None:
+    """Note up to which place a reader has come."""
+    statement = insert(cursors).values(name=name, seq=seq)
+    session.execute(statement.on_conflict_do_update(index_elements=[cursors.c.name], set_={"seq": seq}))

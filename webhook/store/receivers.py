@@ -1,0 +1,61 @@
+"""Receivers: callback addresses for tasks that another system submits."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING
+
+import msgspec
+import sqlalchemy as sa
+
+from webhook.models import receivers
+
+if TYPE_CHECKING:
+    from webhook.db import Session
+
+
+class Receiver(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `receivers`; `secrets` is sealed JSON {token, seed}."""
+
+    id: str
+    name: str
+    crypt_type: str
+    uid: str | None
+    token_digest: bytes
+    secrets: bytes
+    created_at: datetime
+    deleted_at: datetime | None
+
+
+def insert_receiver(session: Session, receiver: Receiver) -> None:
+    """Insert a receiver."""
+    session.execute(sa.insert(receivers).values(msgspec.structs.asdict(receiver)))
+
+
+def receiver(session: Session, receiver_id: str) -> Receiver | None:
+    """Return one receiver that was not deleted."""
+    statement = sa.select(receivers).where(receivers.c.id == receiver_id, receivers.c.deleted_at.is_(None))
+    row = session.execute(statement).first()
+    return None if row is None else Receiver(**row._mapping)  # noqa: SLF001
+
+
+def list_receivers(session: Session, *, after: str | None, limit: int) -> list[Receiver]:
+    """Return up to `limit` receivers, newest first."""
+    statement = (
+        sa.select(receivers).where(receivers.c.deleted_at.is_(None)).order_by(receivers.c.id.desc()).limit(limit)
+    )
+    if after is not None:
+        statement = statement.where(receivers.c.id < after)
+    return [Receiver(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+
+
+def delete_receiver(session: Session, receiver_id: str, *, now: datetime) -> bool:
+    """Close an address: its token is unknown from now on. Return whether it was open."""
+    statement = sa.update(receivers).where(receivers.c.id == receiver_id, receivers.c.deleted_at.is_(None))
+    return session.execute(statement.values(deleted_at=now)).rowcount == 1
+
+
+def known_uids(session: Session) -> list[str]:
+    """Return the account UIDs that receivers were given."""
+    statement = sa.select(receivers.c.uid).where(receivers.c.uid.is_not(None)).distinct().order_by(receivers.c.uid)
+    return [uid for uid in session.execute(statement).scalars() if uid is not None]

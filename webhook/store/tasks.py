@@ -1,0 +1,286 @@
+"""Tasks, and the verdict that each carries."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from webhook.models import receivers, task_labels, tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from webhook.db import Session
+
+ACTIVE_STATES = ("queued", "processing")
+
+
+class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One label over all slices of a task.
+
+    Attributes:
+        risk_level: the highest of the label's findings.
+        confidence: the highest, 0 to 100, or None where no finding has one.
+        slices: how many slices carry the label.
+    """
+
+    label: str
+    risk_level: str | None
+    confidence: float | None
+    slices: int
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `tasks`: a file or stream, its state, and its verdict."""
+
+    id: str
+    origin: str
+    kind: str
+    service: str
+    state: str
+    source: dict[str, Any]
+    data_id: str | None
+    live_id: str | None
+    referer: str | None
+    crypt_type: str
+    token_digest: bytes | None
+    secrets: bytes | None
+    receiver_id: str | None
+    platform_task_id: str | None
+    error: dict[str, Any] | None
+    risk_level: str | None
+    stated_risk_level: str | None
+    labels: tuple[LabelSummary, ...]
+    slice_count: int
+    flagged_slice_count: int
+    last_slice_at: datetime | None
+    created_at: datetime
+    submitted_at: datetime | None
+    finished_at: datetime | None
+    updated_at: datetime
+    cancel_requested_at: datetime | None
+    attempt_count: int
+    next_attempt_at: datetime | None
+    lease: str | None
+    lease_until: datetime | None
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True):
+    """What a callback's token leads to: a task of ours, or a receiver.
+
+    Attributes:
+        id: the task's or receiver's id.
+        receiver: whether it is a receiver.
+        uid: account UID of the receiver, None for the configured one.
+        secrets: sealed JSON {token, seed}.
+    """
+
+    id: str
+    receiver: bool
+    crypt_type: str
+    uid: str | None
+    secrets: bytes
+
+
+def _task(row: sa.Row[Any]) -> Task:
+    values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    values["labels"] = tuple(LabelSummary(**label) for label in values["labels"])
+    return Task(**values)
+
+
+def insert_task(session: Session, task: Task) -> bool:
+    """Insert a task; False where one is active with the same service and `live_id`, or the same external id."""
+    statement = insert(tasks).values(msgspec.structs.asdict(task)).on_conflict_do_nothing()
+    return session.execute(statement).rowcount == 1
+
+
+def task(session: Session, task_id: str) -> Task | None:
+    """Return one task."""
+    row = session.execute(sa.select(tasks).where(tasks.c.id == task_id)).first()
+    return None if row is None else _task(row)
+
+
+def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
+    """Return the tasks of these ids that exist."""
+    rows = session.execute(sa.select(tasks).where(tasks.c.id.in_(sorted(set(ids)))))
+    return {row.id: _task(row) for row in rows}
+
+
+def external_task(session: Session, *, receiver_id: str, platform_task_id: str) -> Task | None:
+    """Return the task that a receiver's callback spoke of before."""
+    statement = sa.select(tasks).where(tasks.c.receiver_id == receiver_id, tasks.c.platform_task_id == platform_task_id)
+    row = session.execute(statement).first()
+    return None if row is None else _task(row)
+
+
+def active_stream(session: Session, *, service: str, live_id: str) -> Task | None:
+    """Return the stream that is queued or running under this `live_id`."""
+    statement = sa.select(tasks).where(
+        tasks.c.service == service,
+        tasks.c.live_id == live_id,
+        tasks.c.origin == "submitted",
+        tasks.c.kind == "live",
+        tasks.c.state.in_(ACTIVE_STATES),
+    )
+    row = session.execute(statement).first()
+    return None if row is None else _task(row)
+
+
+def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, Address]:
+    """Return what these tokens lead to; unknown ones are left out."""
+    statement = sa.union_all(
+        sa.select(
+            tasks.c.token_digest,
+            tasks.c.id,
+            sa.literal(value=False).label("receiver"),
+            tasks.c.crypt_type,
+            sa.null().label("uid"),
+            tasks.c.secrets,
+        ).where(tasks.c.token_digest.in_(token_digests)),
+        sa.select(
+            receivers.c.token_digest,
+            receivers.c.id,
+            sa.literal(value=True).label("receiver"),
+            receivers.c.crypt_type,
+            receivers.c.uid,
+            receivers.c.secrets,
+        ).where(receivers.c.token_digest.in_(token_digests), receivers.c.deleted_at.is_(None)),
+    )
+    return {
+        row.token_digest: Address(
+            id=row.id,
+            receiver=bool(row.receiver),
+            crypt_type=row.crypt_type,
+            uid=row.uid,
+            secrets=row.secrets,
+        )
+        for row in session.execute(statement)
+    }
+
+
+def address_of(session: Session, address_id: str) -> Address | None:
+    """Return the address with this task's or receiver's id, also of a receiver that was deleted."""
+    row = session.execute(sa.select(tasks).where(tasks.c.id == address_id)).first()
+    receiver = row is None
+    if receiver:
+        row = session.execute(sa.select(receivers).where(receivers.c.id == address_id)).first()
+    if row is None or row.secrets is None:
+        return None
+    return Address(
+        id=row.id,
+        receiver=receiver,
+        crypt_type=row.crypt_type,
+        uid=row.uid if receiver else None,
+        secrets=row.secrets,
+    )
+
+
+_UPDATE_TASK = sa.update(tasks).where(tasks.c.id == sa.bindparam("task_id"))
+
+
+def update_tasks(session: Session, changed: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Write some columns of several tasks; each change must name the same columns."""
+    rows = [{"task_id": task_id, **values} for task_id, values in changed]
+    if rows:
+        session.execute(_UPDATE_TASK.values({name: sa.bindparam(name) for name in rows[0] if name != "task_id"}), rows)
+
+
+def update_task(session: Session, task_id: str, /, *, lease: str | None = None, **values: Any) -> bool:
+    """Write some columns of a task; with `lease`, only while that lease holds. Return whether it was written."""
+    statement = sa.update(tasks).where(tasks.c.id == task_id)
+    if lease is not None:
+        statement = statement.where(tasks.c.lease == lease)
+    return session.execute(statement.values(values)).rowcount == 1
+
+
+def add_labels(session: Session, labels: Iterable[tuple[str, str]]) -> None:
+    """Note (label, task id) pairs for finding tasks by label."""
+    rows = [{"label": label, "task_id": task_id} for label, task_id in labels]
+    if rows:
+        session.execute(insert(task_labels).on_conflict_do_nothing(), rows)
+
+
+def claim_due(session: Session, *, now: datetime, lease: str, lease_until: datetime, limit: int) -> list[Task]:
+    """Take the tasks whose call of the platform is due; nobody else gets them until the lease ends."""
+    due = (
+        sa.select(tasks.c.id)
+        .where(
+            tasks.c.next_attempt_at <= now,
+            sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now),
+        )
+        .order_by(tasks.c.next_attempt_at)
+        .limit(limit)
+    )
+    statement = (
+        sa.update(tasks).where(tasks.c.id.in_(due)).values(lease=lease, lease_until=lease_until).returning(*tasks.c)
+    )
+    return [_task(row) for row in session.execute(statement)]
+
+
+class TaskQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks or verdicts to list; None is any.
+
+    Attributes:
+        label: exact, or with `*` at its end.
+        since, until: of `created_at`, or of `updated_at` for verdicts; until is exclusive.
+        order_by_update: newest verdict first, instead of newest task.
+        after: `sort key, id` of the last one shown.
+    """
+
+    states: tuple[str, ...] | None = None
+    kind: str | None = None
+    service: str | None = None
+    data_id: str | None = None
+    live_id: str | None = None
+    risk_levels: tuple[str, ...] | None = None
+    label: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    order_by_update: bool = False
+    after: tuple[datetime, str] | None = None
+    limit: int
+
+
+def list_tasks(session: Session, query: TaskQuery) -> list[Task]:
+    """Return up to `limit` tasks, newest first."""
+    by = tasks.c.updated_at if query.order_by_update else tasks.c.created_at
+    statement = sa.select(tasks).order_by(by.desc(), tasks.c.id.desc()).limit(query.limit)
+    for column, value in (
+        (tasks.c.kind, query.kind),
+        (tasks.c.service, query.service),
+        (tasks.c.data_id, query.data_id),
+        (tasks.c.live_id, query.live_id),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    if query.states is not None:
+        statement = statement.where(tasks.c.state.in_(query.states))
+    if query.risk_levels is not None:
+        statement = statement.where(tasks.c.risk_level.in_(query.risk_levels))
+    if query.label is not None:
+        statement = statement.where(tasks.c.id.in_(sa.select(task_labels.c.task_id).where(_label_is(query.label))))
+    if query.since is not None:
+        statement = statement.where(by >= query.since)
+    if query.until is not None:
+        statement = statement.where(by < query.until)
+    if query.after is not None:
+        statement = statement.where(sa.tuple_(by, tasks.c.id) < sa.tuple_(*query.after))
+    return [_task(row) for row in session.execute(statement)]
+
+
+def _label_is(pattern: str) -> sa.ColumnElement[bool]:
+    """Match a label exactly, or as a prefix: a range, so that the index serves it."""
+    if not pattern.endswith("*"):
+        return task_labels.c.label == pattern
+    prefix = pattern[:-1]
+    return sa.and_(task_labels.c.label >= prefix, task_labels.c.label < prefix + "\U0010ffff")
+
+
+def count_by_state(session: Session, states: Sequence[str]) -> dict[str, int]:
+    """Return how many tasks are in each of these states."""
+    statement = sa.select(tasks.c.state, sa.func.count()).where(tasks.c.state.in_(states)).group_by(tasks.c.state)
+    return dict.fromkeys(states, 0) | dict(session.execute(statement))
