@@ -83,6 +83,13 @@ class Database:
         with _translated(self.path), self._turn, self._flock(), self._writing.begin() as session:
             yield session
 
+    def revision(self) -> str | None:
+        """Return the migration that the database is at, None where there was none yet."""
+        with self.read() as session:
+            if not sa.inspect(session).has_table("alembic_version"):
+                return None
+            return session.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
     def watch(self) -> Changes:
         """Return a check of whether anyone changed the database."""
         return Changes(self.path)

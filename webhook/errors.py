@@ -6,6 +6,7 @@
     ├── SettingError           a setting is wrong: the process must not start
     ├── DatabaseError          our own trouble with the database: 503 to the platform
     │   └── Overloaded         the writer's queue is full: 503 as well
+    ├── NotConfigured          a setting is missing without which this cannot be done: 503
     ├── DecryptionError        a stored value does not open with the keys we have
     ├── MalformedBody          a callback's body is no form with checksum and content: 400
     ├── Unreadable             authentic content that we do not understand: kept, 200
@@ -45,6 +46,10 @@ class DatabaseError(ServiceError):
 
 class Overloaded(DatabaseError):
     """More callbacks are waiting for the disk than the queue holds; the platform will resend."""
+
+
+class NotConfigured(ServiceError):
+    """A setting is missing without which this cannot be done; the message names it."""
 
 
 class DecryptionError(ServiceError):

@@ -123,13 +123,6 @@ sa.Index(
     unique=True,
     sqlite_where=sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"),
 )
-sa.Index(
-    "tasks_external",
-    tasks.c.receiver_id,
-    tasks.c.platform_task_id,
-    unique=True,
-    sqlite_where=tasks.c.receiver_id.is_not(None),
-)
 sa.Index("tasks_due", tasks.c.next_attempt_at, sqlite_where=tasks.c.next_attempt_at.is_not(None))
 sa.Index("tasks_updated_at", tasks.c.updated_at, tasks.c.id)
 sa.Index("tasks_data_id", tasks.c.data_id, sqlite_where=tasks.c.data_id.is_not(None))

@@ -98,6 +98,13 @@ def insert_task(session: Session, task: Task) -> bool:
     return session.execute(statement).rowcount == 1
 
 
+def insert_tasks(session: Session, rows: Iterable[Task]) -> None:
+    """Insert tasks that are known not to be there."""
+    values = [msgspec.structs.asdict(row) for row in rows]
+    if values:
+        session.execute(sa.insert(tasks), values)
+
+
 def task(session: Session, task_id: str) -> Task | None:
     """Return one task."""
     row = session.execute(sa.select(tasks).where(tasks.c.id == task_id)).first()
@@ -108,13 +115,6 @@ def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     """Return the tasks of these ids that exist."""
     rows = session.execute(sa.select(tasks).where(tasks.c.id.in_(sorted(set(ids)))))
     return {row.id: _task(row) for row in rows}
-
-
-def external_task(session: Session, *, receiver_id: str, platform_task_id: str) -> Task | None:
-    """Return the task that a receiver's callback spoke of before."""
-    statement = sa.select(tasks).where(tasks.c.receiver_id == receiver_id, tasks.c.platform_task_id == platform_task_id)
-    row = session.execute(statement).first()
-    return None if row is None else _task(row)
 
 
 def active_stream(session: Session, *, service: str, live_id: str) -> Task | None:

@@ -1,0 +1,30 @@
+"""The Flask application of the web process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from webhook.callbacks import CallbackReceiver
+from webhook.metrics import Metrics
+
+if TYPE_CHECKING:
+    from webhook.bootstrap import Service
+
+
+def create_app(service: Service) -> Flask:
+    """Make the application. Call it in the web process, after the fork."""
+    app = Flask("webhook", static_folder=None)
+    metrics = Metrics()
+    receiver = CallbackReceiver(
+        settings=service.settings,
+        database=service.database,
+        keyring=service.keyring,
+        ingest=service.ingest,
+        metrics=metrics,
+    )
+    app.add_url_rule(
+        "/callbacks/<token>", "callback", receiver.view, methods=["POST"], provide_automatic_options=False
+    )
+    return app

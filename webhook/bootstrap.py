@@ -1,0 +1,134 @@
+"""The composition root: settings in, the parts of one process out."""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from webhook import models
+from webhook.crypto import Keyring
+from webhook.db import Database
+from webhook.errors import DatabaseError, DecryptionError, SettingError
+from webhook.ingest import Ingest
+from webhook.store import keys as key_store
+
+if TYPE_CHECKING:
+    from webhook.settings import Settings
+
+_KEY_CHECK = "key_check"  # a known text, sealed with each active key: tells a wrong key before it does harm
+_KEY_CHECK_TEXT = b"webhook"
+_OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What every process of the service works with. Make it after a fork."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    ingest: Ingest
+
+
+def build(settings: Settings) -> Service:
+    """Put a process's parts together.
+
+    Raises:
+        DatabaseError: the database is not there, or not migrated.
+        SettingError: the encryption keys are missing, or not those the database was written with.
+    """
+    database = Database(settings.database_url)
+    check_migrated(database)
+    keyring = Keyring(encryption_keys(settings))
+    check_keys(database, keyring)
+    return Service(
+        settings=settings,
+        database=database,
+        keyring=keyring,
+        ingest=Ingest(keyring, flag_level=settings.flag_level),
+    )
+
+
+def check_migrated(database: Database) -> None:
+    """Refuse a database that this version cannot work with.
+
+    Raises:
+        DatabaseError: with the way to mend it.
+    """
+    if not database.path.exists():
+        raise DatabaseError(f"{database.path} does not exist. Run `webhook migrate` first.")
+    revision = database.revision()
+    if revision != models.REVISION:
+        raise DatabaseError(
+            f"{database.path} is at revision {revision or 'none'}, and this version needs {models.REVISION}. "
+            "Run `webhook migrate` first."
+        )
+
+
+def key_file(settings: Settings) -> Path:
+    """Return where the encryption key lies when no setting holds one: beside the database."""
+    return Path(f"{sa.make_url(settings.database_url).database}.key")
+
+
+def encryption_keys(settings: Settings) -> dict[str, bytes]:
+    """Return the keys of the setting, or else the key file's.
+
+    Raises:
+        SettingError: there is neither, or the file cannot be read.
+    """
+    if settings.encryption_keys is not None:
+        return settings.encryption_keys
+    path = key_file(settings)
+    try:
+        key_id, _, encoded = path.read_text().strip().partition(":")
+        return {key_id: base64.b64decode(encoded, validate=True)}
+    except FileNotFoundError:
+        problem = f"is not set, and there is no key file {path}"
+    except (OSError, ValueError) as error:
+        problem = f"is not set, and the key file {path} cannot be read ({error})"
+    raise SettingError(
+        "WEBHOOK_ENCRYPTION_KEYS", problem, "Put the key file back, or set the keys the database was written with."
+    )
+
+
+def create_key_file(settings: Settings) -> Path | None:
+    """Make a key file where neither a setting nor a file holds a key; return its path if it was made."""
+    path = key_file(settings)
+    if settings.encryption_keys is not None or path.exists():
+        return None
+    line = f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def check_keys(database: Database, keyring: Keyring) -> None:
+    """Refuse keys that do not open what the database holds; note them on the first start.
+
+    Raises:
+        SettingError: the database was written with other keys.
+    """
+    place = {"table": "meta", "column": "value", "row": _KEY_CHECK}
+    with database.read() as session:
+        sealed = key_store.meta_value(session, _KEY_CHECK)
+    if sealed is None:
+        with database.transaction() as session:
+            key_store.set_meta(session, _KEY_CHECK, keyring.seal(_KEY_CHECK_TEXT, **place))
+        return
+    try:
+        keyring.open(sealed, **place)
+    except DecryptionError:
+        raise SettingError(
+            "WEBHOOK_ENCRYPTION_KEYS",
+            f"holds no key that opens {database.path}",
+            "Set the keys the database was written with, the active one first, or put its key file back.",
+        ) from None

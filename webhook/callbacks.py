@@ -1,0 +1,260 @@
+"""`POST /callbacks/{token}`: from the platform's request to the answer, which is 200 once it is on disk.
+
+A callback's token is looked up, its checksum verified, its content parsed, and the writer commits it
+with whatever else is waiting. Lookups and commits are batched (`batching`); what is large is hashed
+and parsed in a thread, so that the small ones beside it are answered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+import msgspec
+import structlog
+from flask import Response, request
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from webhook import clock, forms, payloads, signatures
+from webhook.batching import Batcher
+from webhook.errors import DatabaseError, MalformedBody, NotConfigured, Overloaded, ServiceError, Unreadable
+from webhook.ingest import Arrival
+from webhook.store import callbacks as callback_store
+from webhook.store import receivers as receiver_store
+from webhook.store import tasks as task_store
+from webhook.store.callbacks import Callback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from webhook.crypto import Keyring
+    from webhook.db import Database
+    from webhook.ingest import Ingest
+    from webhook.metrics import Metrics
+    from webhook.settings import Settings
+    from webhook.store.tasks import Address
+
+log = structlog.get_logger()
+
+_LARGE_BYTES = 256 * 1024  # hashing and parsing more than this takes milliseconds
+_HELD_BYTES = 128 * 1024 * 1024  # of bodies being worked on at once; more wait at the sender, told by 503
+_RETRY_AFTER_SECONDS = "5"
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    """What only the platform and we know of an address."""
+
+    token: str
+    seed: str
+
+
+_SECRETS = msgspec.json.Decoder(Secrets)
+
+
+def token_digest(token: str) -> bytes:
+    """Return what the database keeps of a token: a random one of 128 bits needs no key and no salt."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+class CallbackReceiver:
+    """Takes callbacks. Make it in the web process, after the fork: its threads belong to the hub.
+
+    Args:
+        now: the time of arrival.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        database: Database,
+        keyring: Keyring,
+        ingest: Ingest,
+        metrics: Metrics,
+        now: Callable[[], datetime] = clock.now,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._keyring = keyring
+        self._ingest = ingest
+        self._metrics = metrics
+        self._now = now
+        self._held_bytes = 0
+        self._lookups: Batcher[bytes, Address | None] = Batcher(
+            self._look_up, name="lookups", capacity=settings.callback_queue
+        )
+        self._commits: Batcher[Arrival, str | None] = Batcher(
+            self._commit, name="writer", capacity=settings.callback_queue
+        )
+
+    def view(self, token: str) -> Response:
+        """Answer one request (Flask view of `POST /callbacks/<token>`)."""
+        started = time.perf_counter()
+        try:
+            status, outcome = self._answer(token)
+        except (RequestEntityTooLarge, MalformedBody, ClientDisconnected) as error:
+            status, outcome = (413 if isinstance(error, RequestEntityTooLarge) else 400), "malformed"
+        except ServiceError as error:
+            log.warning("A callback could not be taken; the platform will send it again.", error=str(error))
+            status, outcome = 503, "unavailable"
+        self._metrics.callbacks[outcome].inc()
+        self._metrics.callback_seconds.observe(time.perf_counter() - started)
+        response = Response(_WORDS[status], status, content_type="text/plain; charset=utf-8")
+        if status == 503:  # noqa: PLR2004
+            response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
+        return response
+
+    def _answer(self, token: str) -> tuple[int, str]:
+        address = self._lookups.submit(token_digest(token))
+        if address is None:
+            return 404, "unknown_token"
+        content_type = request.headers.get("Content-Type", "")
+        if forms.media_type(content_type) is None or request.headers.get("Content-Encoding"):
+            return 415, "malformed"
+        request.max_content_length = self._settings.callback_body_limit
+        expected = request.content_length or 0
+        if self._held_bytes and self._held_bytes + expected > _HELD_BYTES:
+            raise Overloaded("Too many large callbacks are being worked on.")
+        self._held_bytes += expected
+        try:
+            body = request.get_data(cache=False)
+            pool = gevent.get_hub().threadpool
+            if len(body) > _LARGE_BYTES:
+                arrival = pool.apply(self._verify, (address, body, content_type))
+            else:
+                arrival = self._verify(address, body, content_type)
+            if isinstance(arrival, forms.Form):
+                pool.apply(self._quarantine, (address, arrival))
+                return 403, "quarantined"
+            new = self._commits.submit(arrival)
+        finally:
+            self._held_bytes -= expected
+        if new is None:
+            return 200, "duplicate"
+        return 200, "unreadable" if arrival.result is None else "accepted"
+
+    def _verify(self, address: Address, body: bytes, content_type: str) -> Arrival | forms.Form:
+        """Decode, verify and parse a body; the mere form comes back where its checksum is wrong."""
+        form = forms.decode(body, content_type)
+        if not self._authentic(address, checksum=form.checksum, content=form.content):
+            return form
+        return arrival_of(
+            address,
+            checksum=form.checksum,
+            content=form.content,
+            stated_task_id=form.task_id,
+            received_at=self._now(),
+        )
+
+    def _authentic(self, address: Address, *, checksum: str, content: bytes) -> bool:
+        uid = address.uid or self._settings.platform_uid
+        if uid is None:
+            raise NotConfigured("WEBHOOK_PLATFORM_UID is not set, so no callback can be verified.")
+        return signatures.verify(
+            crypt_type=address.crypt_type,
+            scheme=self._settings.sm3_scheme,
+            checksum=checksum,
+            uid=uid,
+            seed=self._seed(address),
+            content=content,
+        )
+
+    def _seed(self, address: Address) -> str:
+        table = "receivers" if address.receiver else "tasks"
+        secrets = self._keyring.open(address.secrets, table=table, column="secrets", row=address.id)
+        return _SECRETS.decode(secrets).seed
+
+    def _look_up(self, digests: Sequence[bytes]) -> list[Address | Exception | None]:
+        try:
+            with self._database.read() as session:
+                found = task_store.addresses(session, digests)
+        except DatabaseError as error:
+            return [error] * len(digests)
+        return [found.get(digest) for digest in digests]
+
+    def _commit(self, arrivals: Sequence[Arrival]) -> list[str | Exception | None]:
+        """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
+        try:
+            with self._database.transaction() as session:
+                return list(self._ingest.accept(session, arrivals))
+        except DatabaseError as error:
+            return [error] * len(arrivals)
+        except Exception as error:
+            if len(arrivals) > 1:
+                return [result for arrival in arrivals for result in self._commit([arrival])]
+            log.exception("A callback could not be worked into its task.", address=arrivals[0].address.id)
+            if arrivals[0].result is None:
+                return [DatabaseError(f"The callback could not be stored ({type(error).__name__}).")]
+            problem = "The content could not be worked into its task; this is a fault of the service."
+            return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)])
+
+    def _quarantine(self, address: Address, form: forms.Form) -> None:
+        """Keep a callback whose checksum is wrong, with a diagnosis where one can be had."""
+        received_at = self._now()
+        callback_id = clock.new_id("cb", received_at)
+        with self._database.transaction() as session:
+            uids = [address.uid, self._settings.platform_uid, *receiver_store.known_uids(session)]
+            diagnosis = signatures.diagnose(
+                crypt_type=address.crypt_type,
+                checksum=form.checksum,
+                uids=[uid for uid in uids if uid],
+                seed=self._seed(address),
+                content=form.content,
+            )
+            row = Callback(
+                id=callback_id,
+                address_id=address.id,
+                task_id=None if address.receiver else address.id,
+                state="quarantined",
+                digest=hashlib.sha256(form.content).digest(),
+                checksum=form.checksum[:128],
+                stated_task_id=form.task_id,
+                reason="checksum_wrong" if diagnosis is None else diagnosis.reason,
+                message="The checksum is wrong." if diagnosis is None else diagnosis.message,
+                content=self._keyring.seal(form.content, table="callbacks", column="content", row=callback_id),
+                size=len(form.content),
+                received_at=received_at,
+            )
+            callback_store.insert_callbacks(session, [row])
+            callback_store.trim_quarantine(
+                session,
+                address_id=address.id,
+                per_address=self._settings.quarantine_per_token,
+                rows=self._settings.quarantine_rows,
+                total_bytes=self._settings.quarantine_bytes,
+            )
+
+
+_WORDS = {
+    200: "ok\n",
+    400: "not a form with checksum and content, in UTF-8\n",
+    403: "the checksum is wrong\n",
+    404: "unknown token\n",
+    413: "the body is too large\n",
+    415: "the body must be a form or JSON, in UTF-8, not compressed\n",
+    503: "try again later\n",
+}
+
+
+def arrival_of(
+    address: Address, *, checksum: str, content: bytes, stated_task_id: str | None, received_at: datetime
+) -> Arrival:
+    """Parse verified content, and note where it is not understood."""
+    result, problem = None, None
+    try:
+        result = payloads.parse(content)
+    except Unreadable as error:
+        problem = str(error)
+    return Arrival(
+        address=address,
+        content=content,
+        digest=hashlib.sha256(content).digest(),
+        checksum=checksum,
+        stated_task_id=stated_task_id,
+        result=result,
+        problem=problem,
+        received_at=received_at,
+    )

@@ -1,0 +1,416 @@
+"""Verified results into slices, verdict and events: once, however often and in whatever order they come.
+
+`accept` takes a batch of verified callbacks inside one transaction. A callback is new by a unique
+index over its address and the digest of its content; only new ones change a task. The order of
+callbacks does not matter: of two versions of a slice the better one stays (`payloads.better`), and
+levels, counts and labels are those of the slices that stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from webhook import clock, codes
+from webhook.codes import Remedy
+from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
+from webhook.shapes import slice_shape, task_shape, verdict_shape
+from webhook.store import callbacks as callback_store
+from webhook.store import events as event_store
+from webhook.store import slices as slice_store
+from webhook.store import tasks as task_store
+from webhook.store.callbacks import Callback
+from webhook.store.events import EventRow
+from webhook.store.slices import SlicePage
+from webhook.store.tasks import LabelSummary, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
+
+    from webhook.crypto import Keyring
+    from webhook.db import Session
+    from webhook.store.tasks import Address
+
+_PAGE_SLICES = 200  # about 40 KB of JSON: what one request for slices shows at the most
+_FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
+_SLICES = msgspec.json.Decoder(tuple[Slice, ...])
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified callback on its way into the store.
+
+    Attributes:
+        digest: SHA-256 of the content; with the address, what makes the callback the same.
+        stated_task_id: the form's taskId, which nothing vouches for.
+        result: the parsed content, or None where it is not understood.
+        problem: why it is not understood.
+    """
+
+    address: Address
+    content: bytes
+    digest: bytes
+    checksum: str
+    stated_task_id: str | None
+    result: Result | None
+    problem: str | None
+    received_at: datetime
+
+
+class Ingest:
+    """Writes verified results.
+
+    Args:
+        keyring: seals what is stored.
+        flag_level: slices at or above it raise `slice.flagged`.
+        now: the time of events.
+    """
+
+    def __init__(
+        self, keyring: Keyring, *, flag_level: str = "medium", now: Callable[[], datetime] = clock.now
+    ) -> None:
+        self._keyring = keyring
+        self._flag_rank = risk_rank(flag_level)
+        self._now = now
+
+    def accept(self, session: Session, arrivals: Sequence[Arrival]) -> list[str | None]:
+        """Store a batch of callbacks with all that follows from them.
+
+        Returns:
+            For each arrival the id of its new callback, or None where the same one was stored before.
+        """
+        ids = [clock.new_id("cb", arrival.received_at) for arrival in arrivals]
+        task_ids = [_task_id(arrival) for arrival in arrivals]
+        rows = [self._callback(*row) for row in zip(ids, task_ids, arrivals, strict=True)]
+        new = callback_store.insert_callbacks(session, rows)
+        results: dict[str, list[Arrival]] = {}
+        events: list[EventRow] = []
+        for callback_id, task_id, arrival in zip(ids, task_ids, arrivals, strict=True):
+            if callback_id not in new:
+                continue
+            if arrival.result is None or task_id is None:
+                events.append(self._rejected(callback_id, task_id, arrival))
+            else:
+                results.setdefault(task_id, []).append(arrival)
+        self._apply(session, results, events)
+        return [callback_id if callback_id in new else None for callback_id in ids]
+
+    def event(self, type_: str, data: dict[str, Any], *, task_id: str | None = None) -> EventRow:
+        """Make an event, sealed, ready to be inserted beside its fact."""
+        return self._event(type_, msgspec.json.encode(data), task_id)
+
+    def task_event(self, type_: str, task: Task) -> EventRow:
+        """Make a `task.*` event, with the verdict as it is now."""
+        return self.event(type_, {"task": task_shape(task), "verdict": verdict_shape(task)}, task_id=task.id)
+
+    def open_slices(self, page: SlicePage) -> tuple[Slice, ...]:
+        """Return the slices of a page, in time order.
+
+        Raises:
+            DecryptionError: the page does not open.
+        """
+        body = self._keyring.open(page.body, table="slice_pages", column="body", row=_page_row(page))
+        return _SLICES.decode(body)
+
+    def _event(self, type_: str, data: bytes, task_id: str | None) -> EventRow:
+        now = self._now()
+        event_id = clock.new_id("evt", now)
+        sealed = self._keyring.seal(data, table="events", column="data", row=event_id)
+        return EventRow(id=event_id, type=type_, task_id=task_id, created_at=now, data=sealed)
+
+    def _callback(self, callback_id: str, task_id: str | None, arrival: Arrival) -> Callback:
+        return Callback(
+            id=callback_id,
+            address_id=arrival.address.id,
+            task_id=task_id,
+            state="unreadable" if arrival.result is None else "accepted",
+            digest=arrival.digest,
+            checksum=arrival.checksum,
+            stated_task_id=arrival.stated_task_id,
+            reason="unreadable" if arrival.result is None else None,
+            message=arrival.problem,
+            content=self._keyring.seal(arrival.content, table="callbacks", column="content", row=callback_id),
+            size=len(arrival.content),
+            received_at=arrival.received_at,
+        )
+
+    def _rejected(self, callback_id: str, task_id: str | None, arrival: Arrival) -> EventRow:
+        shape = {
+            "id": callback_id,
+            "task_id": task_id,
+            "state": "unreadable",
+            "reason": "unreadable",
+            "message": arrival.problem,
+            "received_at": clock.rfc3339(arrival.received_at),
+        }
+        return self.event("callback.rejected", {"callback": shape}, task_id=task_id)
+
+    def _apply(self, session: Session, results: dict[str, list[Arrival]], events: list[EventRow]) -> None:
+        """Work the new results of each task into it, and write all that changed."""
+        tasks = task_store.tasks_by_id(session, results)
+        made: list[Task] = []
+        changed: list[tuple[str, dict[str, Any]]] = []
+        labels: list[tuple[str, str]] = []
+        pages: list[SlicePage] = []
+        for task_id in sorted(results):
+            arrivals = results[task_id]
+            before = tasks.get(task_id) or _external_task(task_id, arrivals[0])
+            merge = self._merge_slices(session, before, arrivals)
+            after = _advance(before, arrivals, merge)
+            if task_id in tasks:
+                changed.append((task_id, _changes(after)))
+            else:
+                made.append(after)
+            known = {label.label for label in before.labels}
+            labels += [(label.label, task_id) for label in after.labels if label.label not in known]
+            pages += merge.pages
+            events += self._events(before, after, merge)
+        task_store.insert_tasks(session, made)
+        task_store.update_tasks(session, changed)
+        task_store.add_labels(session, labels)
+        slice_store.insert_pages(session, pages)
+        event_store.insert_events(session, events)
+
+    def _merge_slices(self, session: Session, task: Task, arrivals: Iterable[Arrival]) -> _Merge:
+        """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
+        incoming: dict[bytes, Slice] = {}
+        for arrival in arrivals:
+            for piece in arrival.result.slices if arrival.result else ():
+                key = slice_key(piece)
+                other = incoming.get(key)
+                incoming[key] = piece if other is None else better(other, piece)
+        if not incoming:
+            return _Merge(labels=task.labels)
+        stored: dict[bytes, Slice] = {}
+        if task.slice_count:
+            touched = slice_store.overlapping_pages(session, task.id, first_key=min(incoming), last_key=max(incoming))
+            for page in touched:
+                stored.update((slice_key(piece), piece) for piece in self.open_slices(page))
+            slice_store.delete_pages(session, touched)
+        merged = dict(stored)
+        replaced = False
+        for key, piece in incoming.items():
+            if key in stored:
+                merged[key] = better(stored[key], piece)
+                replaced |= merged[key] is not stored[key]
+            else:
+                merged[key] = piece
+        flag_rank = self._flag_rank
+        flagged = [
+            piece
+            for key, piece in sorted(incoming.items())
+            if risk_rank(piece.risk_level) >= flag_rank
+            and (key not in stored or risk_rank(stored[key].risk_level) < flag_rank)
+        ]
+        fresh = [piece for key, piece in incoming.items() if key not in stored]
+        pages = self._pages(task.id, sorted(merged.items()))
+        if replaced:
+            # A label may have gone with the version that carried it, so all slices are counted again.
+            elsewhere = [piece for page in slice_store.pages(session, task.id) for piece in self.open_slices(page)]
+            labels = _count_labels((), [*elsewhere, *merged.values()])
+        else:
+            labels = _count_labels(task.labels, fresh)
+        return _Merge(
+            labels=labels, pages=pages, flagged=flagged, fresh_count=len(fresh), incoming=list(incoming.values())
+        )
+
+    def _pages(self, task_id: str, slices: Sequence[tuple[bytes, Slice]]) -> list[SlicePage]:
+        pages = []
+        for start in range(0, len(slices), _PAGE_SLICES):
+            part = slices[start : start + _PAGE_SLICES]
+            page = SlicePage(
+                task_id=task_id, first_key=part[0][0], last_key=part[-1][0], slice_count=len(part), body=b""
+            )
+            body = msgspec.json.encode([piece for _, piece in part])
+            sealed = self._keyring.seal(body, table="slice_pages", column="body", row=_page_row(page))
+            pages.append(msgspec.structs.replace(page, body=sealed))
+        return pages
+
+    def _events(self, before: Task, after: Task, merge: _Merge) -> list[EventRow]:
+        events = []
+        if before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted":
+            events.append(self.task_event("task.submitted", after))
+        if merge.flagged:
+            shape = msgspec.Raw(msgspec.json.encode(task_shape(after)))
+            events += [
+                self.event("slice.flagged", {"task": shape, "slice": slice_shape(piece)}, task_id=after.id)
+                for piece in merge.flagged
+            ]
+        if after.state != before.state and after.state in {"completed", "failed"}:
+            events.append(self.task_event(f"task.{after.state}", after))
+        return events
+
+
+class _Merge(msgspec.Struct, frozen=True, kw_only=True):
+    """What some results change in a task's slices.
+
+    Attributes:
+        labels: the task's label summary afterwards.
+        pages: pages to insert; the ones they replace are deleted already.
+        flagged: slices that reach the flag level for the first time, in time order.
+        fresh_count: slices of stretches of time that were not there before.
+        incoming: the slices that came.
+    """
+
+    labels: tuple[LabelSummary, ...]
+    pages: list[SlicePage] = []
+    flagged: list[Slice] = []
+    fresh_count: int = 0
+    incoming: list[Slice] = []
+
+
+def _page_row(page: SlicePage) -> str:
+    return f"{page.task_id}/{page.first_key.hex()}"
+
+
+def _platform_task_id(arrival: Arrival) -> str | None:
+    """Return the platform's id: from the signed content, and only where that has none from the form."""
+    return (arrival.result.task_id if arrival.result else None) or arrival.stated_task_id
+
+
+def _task_id(arrival: Arrival) -> str | None:
+    """Return the id of the task that an arrival speaks of.
+
+    An external task's id follows from the receiver and the platform's id, so that whoever hears of it
+    first makes it; without any id of the platform's, the content tells one task from another.
+    """
+    if not arrival.address.receiver:
+        return arrival.address.id
+    if arrival.result is None:
+        return None
+    name = f"{arrival.address.id}|{_platform_task_id(arrival) or arrival.digest.hex()}"
+    return f"task_{hashlib.sha256(name.encode()).hexdigest()[:28]}"
+
+
+def _external_task(task_id: str, arrival: Arrival) -> Task:
+    """Return the task that a receiver's first callback about it makes."""
+    result = arrival.result
+    live_id = result.live_id if result else None
+    kind = "audio" if live_id is None else "live"
+    return Task(
+        id=task_id,
+        origin="external",
+        kind=kind,
+        service="audio_detection_byllm_global" if kind == "audio" else "live_detection_byllm_global",
+        state="processing",
+        source={"url": result.url} if result and result.url else {},
+        data_id=result.data_id if result else None,
+        live_id=live_id,
+        referer=None,
+        crypt_type=arrival.address.crypt_type,
+        token_digest=None,
+        secrets=None,
+        receiver_id=arrival.address.id,
+        platform_task_id=_platform_task_id(arrival),
+        error=None,
+        risk_level=None,
+        stated_risk_level=None,
+        labels=(),
+        slice_count=0,
+        flagged_slice_count=0,
+        last_slice_at=None,
+        created_at=arrival.received_at,
+        submitted_at=None,
+        finished_at=None,
+        updated_at=arrival.received_at,
+        cancel_requested_at=None,
+        attempt_count=0,
+        next_attempt_at=None,
+        lease=None,
+        lease_until=None,
+    )
+
+
+def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
+    """Return the task after these results."""
+    results = [arrival.result for arrival in arrivals if arrival.result is not None]
+    received_at = max(arrival.received_at for arrival in arrivals)
+    state, error = task.state, task.error
+    has_slices = bool(task.slice_count or merge.incoming)
+    for result in results:
+        state, error = _next_state(task, state, error, result=result, has_slices=has_slices)
+    stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
+    risk_level = highest([task.risk_level, stated, *(piece.risk_level for piece in merge.incoming)])
+    finished = state in _FINAL_STATES
+    return msgspec.structs.replace(
+        task,
+        state=state,
+        error=error,
+        platform_task_id=task.platform_task_id or next((r.task_id for r in results if r.task_id), None),
+        risk_level=risk_level,
+        stated_risk_level=stated,
+        labels=merge.labels,
+        slice_count=task.slice_count + merge.fresh_count,
+        flagged_slice_count=task.flagged_slice_count + len(merge.flagged),
+        last_slice_at=received_at if merge.incoming else task.last_slice_at,
+        # A callback that overtakes the submit's answer proves that the platform took the task.
+        submitted_at=task.submitted_at or (received_at if task.origin == "submitted" else None),
+        finished_at=(received_at if state != task.state else task.finished_at) if finished else None,
+        updated_at=received_at,
+        next_attempt_at=task.next_attempt_at if state == "queued" else None,
+    )
+
+
+def _next_state(
+    task: Task, state: str, error: dict[str, Any] | None, *, result: Result, has_slices: bool
+) -> tuple[str, dict[str, Any] | None]:
+    """Return the state and error after one result; the order of results makes no difference.
+
+    A stream is not ended by a callback with code 200: the query decides that it is over. A result
+    counts even after the task was given up; a stream that breaks after some results is completed with them.
+    """
+    if result.has_data and result.code in {None, codes.OK}:
+        if task.kind == "audio" and state != "canceled":
+            return "completed", None
+        if state in {"failed", "expired"}:
+            return "completed", error
+        return ("processing" if state == "queued" else state), error
+    if state in _FINAL_STATES:
+        return state, error
+    row = codes.code_of(result.code)
+    if result.has_data or row.remedy in {Remedy.PROCEED, Remedy.ASK_LATER}:
+        return "processing", error
+    failure = {"code": result.code, "reason": row.reason, "message": row.message}
+    return ("completed" if has_slices else "failed"), failure
+
+
+def _changes(task: Task) -> dict[str, Any]:
+    """Return the columns that a result may change."""
+    return {
+        "state": task.state,
+        "error": task.error,
+        "platform_task_id": task.platform_task_id,
+        "risk_level": task.risk_level,
+        "stated_risk_level": task.stated_risk_level,
+        "labels": task.labels,
+        "slice_count": task.slice_count,
+        "flagged_slice_count": task.flagged_slice_count,
+        "last_slice_at": task.last_slice_at,
+        "submitted_at": task.submitted_at,
+        "finished_at": task.finished_at,
+        "updated_at": task.updated_at,
+        "next_attempt_at": task.next_attempt_at,
+    }
+
+
+def _count_labels(start: Iterable[LabelSummary], slices: Iterable[Slice]) -> tuple[LabelSummary, ...]:
+    """Add the labels of some slices to a summary; the gravest come first."""
+    summary = {label.label: label for label in start}
+    for piece in slices:
+        seen: set[str] = set()
+        for finding in piece.results:
+            label = finding.label
+            if label is None:
+                continue
+            old = summary.get(label)
+            confidences = [c for c in (finding.confidence, old.confidence if old else None) if c is not None]
+            summary[label] = LabelSummary(
+                label=label,
+                risk_level=highest([old.risk_level if old else None, finding.risk_level]),
+                confidence=max(confidences, default=None),
+                slices=(old.slices if old else 0) + (label not in seen),
+            )
+            seen.add(label)
+    return tuple(sorted(summary.values(), key=lambda label: (-risk_rank(label.risk_level), label.label)))
