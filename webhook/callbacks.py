@@ -25,6 +25,7 @@ from webhook.store import callbacks as callback_store
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
 from webhook.store.callbacks import Callback
+from webhook.tokens import open_secrets, token_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,21 +43,6 @@ log = structlog.get_logger()
 _LARGE_BYTES = 256 * 1024  # hashing and parsing more than this takes milliseconds
 _HELD_BYTES = 128 * 1024 * 1024  # of bodies being worked on at once; more wait at the sender, told by 503
 _RETRY_AFTER_SECONDS = "5"
-
-
-class Secrets(msgspec.Struct, frozen=True):
-    """What only the platform and we know of an address."""
-
-    token: str
-    seed: str
-
-
-_SECRETS = msgspec.json.Decoder(Secrets)
-
-
-def token_digest(token: str) -> bytes:
-    """Return what the database keeps of a token: a random one of 128 bits needs no key and no salt."""
-    return hashlib.sha256(token.encode()).digest()
 
 
 class CallbackReceiver:
@@ -164,10 +150,9 @@ class CallbackReceiver:
 
     def _seed(self, address: Address) -> str:
         table = "receivers" if address.receiver else "tasks"
-        secrets = self._keyring.open(address.secrets, table=table, column="secrets", row=address.id)
-        return _SECRETS.decode(secrets).seed
+        return open_secrets(self._keyring, address.secrets, table=table, row=address.id).seed
 
-    def _look_up(self, digests: Sequence[bytes]) -> list[Address | Exception | None]:
+    def _look_up(self, digests: Sequence[bytes], _computed: Callable[[], None]) -> list[Address | Exception | None]:
         try:
             with self._database.read() as session:
                 found = task_store.addresses(session, digests)
@@ -175,21 +160,23 @@ class CallbackReceiver:
             return [error] * len(digests)
         return [found.get(digest) for digest in digests]
 
-    def _commit(self, arrivals: Sequence[Arrival]) -> list[str | Exception | None]:
+    def _commit(self, arrivals: Sequence[Arrival], computed: Callable[[], None]) -> list[str | Exception | None]:
         """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
         try:
             with self._database.transaction() as session:
-                return list(self._ingest.accept(session, arrivals))
+                results = list(self._ingest.accept(session, arrivals))
+                computed()
+            return results
         except DatabaseError as error:
             return [error] * len(arrivals)
         except Exception as error:
             if len(arrivals) > 1:
-                return [result for arrival in arrivals for result in self._commit([arrival])]
+                return [result for arrival in arrivals for result in self._commit([arrival], computed)]
             log.exception("A callback could not be worked into its task.", address=arrivals[0].address.id)
             if arrivals[0].result is None:
                 return [DatabaseError(f"The callback could not be stored ({type(error).__name__}).")]
             problem = "The content could not be worked into its task; this is a fault of the service."
-            return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)])
+            return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)], computed)
 
     def _quarantine(self, address: Address, form: forms.Form) -> None:
         """Keep a callback whose checksum is wrong, with a diagnosis where one can be had."""

@@ -151,7 +151,7 @@ class Ingest:
         """Work the new results of each task into it, and write all that changed."""
         tasks = task_store.tasks_by_id(session, results)
         made: list[Task] = []
-        changed: list[tuple[str, dict[str, Any]]] = []
+        changed: list[Task] = []
         labels: list[tuple[str, str]] = []
         pages: list[SlicePage] = []
         for task_id in sorted(results):
@@ -160,7 +160,7 @@ class Ingest:
             merge = self._merge_slices(session, before, arrivals)
             after = _advance(before, arrivals, merge)
             if task_id in tasks:
-                changed.append((task_id, _changes(after)))
+                changed.append(after)
             else:
                 made.append(after)
             known = {label.label for label in before.labels}
@@ -168,7 +168,7 @@ class Ingest:
             pages += merge.pages
             events += self._events(before, after, merge)
         task_store.insert_tasks(session, made)
-        task_store.update_tasks(session, changed)
+        task_store.update_results(session, changed)
         task_store.add_labels(session, labels)
         slice_store.insert_pages(session, pages)
         event_store.insert_events(session, events)
@@ -198,12 +198,12 @@ class Ingest:
             else:
                 merged[key] = piece
         flag_rank = self._flag_rank
-        flagged = [
-            piece
-            for key, piece in sorted(incoming.items())
+        flagged = sorted(
+            (key, piece)
+            for key, piece in incoming.items()
             if risk_rank(piece.risk_level) >= flag_rank
             and (key not in stored or risk_rank(stored[key].risk_level) < flag_rank)
-        ]
+        )
         fresh = [piece for key, piece in incoming.items() if key not in stored]
         pages = self._pages(task.id, sorted(merged.items()))
         if replaced:
@@ -213,7 +213,11 @@ class Ingest:
         else:
             labels = _count_labels(task.labels, fresh)
         return _Merge(
-            labels=labels, pages=pages, flagged=flagged, fresh_count=len(fresh), incoming=list(incoming.values())
+            labels=labels,
+            pages=pages,
+            flagged=[piece for _, piece in flagged],
+            fresh_count=len(fresh),
+            incoming=list(incoming.values()),
         )
 
     def _pages(self, task_id: str, slices: Sequence[tuple[bytes, Slice]]) -> list[SlicePage]:
@@ -332,7 +336,7 @@ def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
     for result in results:
         state, error = _next_state(task, state, error, result=result, has_slices=has_slices)
     stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
-    risk_level = highest([task.risk_level, stated, *(piece.risk_level for piece in merge.incoming)])
+    risk_level = highest({task.risk_level, stated, *[piece.risk_level for piece in merge.incoming]})
     finished = state in _FINAL_STATES
     return msgspec.structs.replace(
         task,
@@ -376,41 +380,27 @@ def _next_state(
     return ("completed" if has_slices else "failed"), failure
 
 
-def _changes(task: Task) -> dict[str, Any]:
-    """Return the columns that a result may change."""
-    return {
-        "state": task.state,
-        "error": task.error,
-        "platform_task_id": task.platform_task_id,
-        "risk_level": task.risk_level,
-        "stated_risk_level": task.stated_risk_level,
-        "labels": task.labels,
-        "slice_count": task.slice_count,
-        "flagged_slice_count": task.flagged_slice_count,
-        "last_slice_at": task.last_slice_at,
-        "submitted_at": task.submitted_at,
-        "finished_at": task.finished_at,
-        "updated_at": task.updated_at,
-        "next_attempt_at": task.next_attempt_at,
-    }
-
-
 def _count_labels(start: Iterable[LabelSummary], slices: Iterable[Slice]) -> tuple[LabelSummary, ...]:
     """Add the labels of some slices to a summary; the gravest come first."""
-    summary = {label.label: label for label in start}
+    tally: dict[str, list[Any]] = {each.label: [each.risk_level, each.confidence, each.slices] for each in start}
     for piece in slices:
         seen: set[str] = set()
         for finding in piece.results:
-            label = finding.label
+            label, level, confidence = finding.label, finding.risk_level, finding.confidence
             if label is None:
                 continue
-            old = summary.get(label)
-            confidences = [c for c in (finding.confidence, old.confidence if old else None) if c is not None]
-            summary[label] = LabelSummary(
-                label=label,
-                risk_level=highest([old.risk_level if old else None, finding.risk_level]),
-                confidence=max(confidences, default=None),
-                slices=(old.slices if old else 0) + (label not in seen),
-            )
-            seen.add(label)
-    return tuple(sorted(summary.values(), key=lambda label: (-risk_rank(label.risk_level), label.label)))
+            entry = tally.get(label)
+            if entry is None:
+                entry = tally[label] = [level, confidence, 0]
+            if level != entry[0]:
+                entry[0] = highest((entry[0], level))
+            if confidence is not None and (entry[1] is None or confidence > entry[1]):
+                entry[1] = confidence
+            if label not in seen:
+                entry[2] += 1
+                seen.add(label)
+    summary = [
+        LabelSummary(label=label, risk_level=level, confidence=confidence, slices=count)
+        for label, (level, confidence, count) in tally.items()
+    ]
+    return tuple(sorted(summary, key=lambda label: (-risk_rank(label.risk_level), label.label)))

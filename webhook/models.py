@@ -35,6 +35,11 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else clock.from_microseconds(value)
 
 
+def to_json(value: Any) -> str:
+    """Write a small JSON value as the database keeps it."""
+    return msgspec.json.encode(value).decode()
+
+
 class Json(TypeDecorator["Any"]):
     """A small JSON value, kept as text."""
 
@@ -43,7 +48,7 @@ class Json(TypeDecorator["Any"]):
 
     @override
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
-        return None if value is None else msgspec.json.encode(value).decode()
+        return None if value is None else to_json(value)
 
     @override
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
@@ -248,6 +253,7 @@ deliveries = sa.Table(
     sa.Column("subscription_id", String, nullable=False),
     sa.Column("state", String, nullable=False),  # pending | delivered | dead
     sa.Column("attempt_count", sa.Integer, nullable=False),
+    sa.Column("schedule_from", sa.Integer, nullable=False),  # attempts made before it was last owed anew
     sa.Column("next_attempt_at", UtcTime),
     sa.Column("lease", String),
     sa.Column("lease_until", UtcTime),

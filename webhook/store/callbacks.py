@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from webhook import clock
 from webhook.models import callbacks
+from webhook.store.text import insert_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,13 +35,17 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
 
 
-_INSERT = insert(callbacks).on_conflict_do_nothing().returning(callbacks.c.id)
+_INSERT = f"{insert_text(callbacks, Callback.__struct_fields__)} ON CONFLICT DO NOTHING"
 _SHOWN = [column for column in callbacks.c if column is not callbacks.c.content]
 
 
 def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     """Insert callbacks and return the ids of those that are new; the others came before."""
-    return set(session.execute(_INSERT, [msgspec.structs.asdict(row) for row in rows]).scalars())
+    values = [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in rows]
+    ids = [row.id for row in rows]
+    if session.exec_driver_sql(_INSERT, values).rowcount == len(ids):
+        return set(ids)
+    return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
 
 
 def update_callback(session: Session, callback_id: str, **values: Any) -> None:

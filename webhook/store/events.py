@@ -9,7 +9,9 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
+from webhook import clock
 from webhook.models import cursors, events
+from webhook.store.text import insert_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,14 +35,14 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
+_INSERT = insert_text(events, ("id", "type", "task_id", "created_at", "data"))
+
+
 def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
     """Append events, in order. SQLite's one writer makes the numbers those of the commits."""
-    values = [
-        {"id": row.id, "type": row.type, "task_id": row.task_id, "created_at": row.created_at, "data": row.data}
-        for row in rows
-    ]
+    values = [(row.id, row.type, row.task_id, clock.to_microseconds(row.created_at), row.data) for row in rows]
     if values:
-        session.execute(sa.insert(events), values)
+        session.exec_driver_sql(_INSERT, values)
 
 
 def event(session: Session, event_id: str) -> EventRow | None:

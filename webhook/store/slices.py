@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from webhook.models import slice_pages
+from webhook.store.text import insert_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,11 +31,14 @@ class SlicePage(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
+_INSERT = insert_text(slice_pages, SlicePage.__struct_fields__)
+
+
 def insert_pages(session: Session, pages: Iterable[SlicePage]) -> None:
     """Insert pages; their ranges must not overlap any that is there."""
-    rows = [msgspec.structs.asdict(page) for page in pages]
+    rows = [msgspec.structs.astuple(page) for page in pages]
     if rows:
-        session.execute(sa.insert(slice_pages), rows)
+        session.exec_driver_sql(_INSERT, rows)
 
 
 def delete_pages(session: Session, pages: Iterable[SlicePage]) -> None:

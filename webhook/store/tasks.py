@@ -9,10 +9,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from webhook.models import receivers, task_labels, tasks
+from webhook import clock
+from webhook.models import receivers, task_labels, tasks, to_json
+from webhook.store.text import insert_text, marks, update_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from webhook.db import Session
 
@@ -86,6 +88,61 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
     secrets: bytes
 
 
+# The columns that are not what they seem: how they are read from the database, and how they are written.
+_LABELS = msgspec.json.Decoder(tuple[LabelSummary, ...])
+_READ: dict[str, Callable[[Any], Any]] = {
+    "source": msgspec.json.decode,
+    "error": msgspec.json.decode,
+    "labels": _LABELS.decode,
+} | dict.fromkeys((name for name in tasks.c.keys() if name.endswith(("_at", "_until"))), clock.from_microseconds)
+_WRITTEN: dict[str, Callable[[Any], Any]] = {
+    name: clock.to_microseconds if read is clock.from_microseconds else to_json for name, read in _READ.items()
+}
+
+_RESULT_COLUMNS = (
+    "state",
+    "error",
+    "platform_task_id",
+    "risk_level",
+    "stated_risk_level",
+    "labels",
+    "slice_count",
+    "flagged_slice_count",
+    "last_slice_at",
+    "submitted_at",
+    "finished_at",
+    "updated_at",
+    "next_attempt_at",
+)
+_SELECT = f"SELECT {', '.join(Task.__struct_fields__)} FROM tasks"  # noqa: S608 - our own names
+_INSERT = insert_text(tasks, Task.__struct_fields__)
+_UPDATE_RESULTS = update_text(tasks, _RESULT_COLUMNS)
+_INSERT_LABEL = f"{insert_text(task_labels, ('label', 'task_id'))} ON CONFLICT DO NOTHING"
+_ADDRESSES = """
+    SELECT token_digest, id, 0, crypt_type, NULL, secrets FROM tasks WHERE token_digest IN ({marks})
+    UNION ALL
+    SELECT token_digest, id, 1, crypt_type, uid, secrets FROM receivers
+    WHERE token_digest IN ({marks}) AND deleted_at IS NULL
+"""
+
+
+def _task_of(row: Iterable[Any]) -> Task:
+    values = dict(zip(Task.__struct_fields__, row, strict=True))
+    for name, read in _READ.items():
+        if values[name] is not None:
+            values[name] = read(values[name])
+    return Task(**values)
+
+
+def _values(task: Task, columns: Iterable[str]) -> tuple[Any, ...]:
+    values = []
+    for name in columns:
+        value = getattr(task, name)
+        written = _WRITTEN.get(name)
+        values.append(value if written is None or value is None else written(value))
+    return tuple(values)
+
+
 def _task(row: sa.Row[Any]) -> Task:
     values = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
     values["labels"] = tuple(LabelSummary(**label) for label in values["labels"])
@@ -100,9 +157,9 @@ def insert_task(session: Session, task: Task) -> bool:
 
 def insert_tasks(session: Session, rows: Iterable[Task]) -> None:
     """Insert tasks that are known not to be there."""
-    values = [msgspec.structs.asdict(row) for row in rows]
+    values = [_values(row, Task.__struct_fields__) for row in rows]
     if values:
-        session.execute(sa.insert(tasks), values)
+        session.exec_driver_sql(_INSERT, values)
 
 
 def task(session: Session, task_id: str) -> Task | None:
@@ -113,8 +170,11 @@ def task(session: Session, task_id: str) -> Task | None:
 
 def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     """Return the tasks of these ids that exist."""
-    rows = session.execute(sa.select(tasks).where(tasks.c.id.in_(sorted(set(ids)))))
-    return {row.id: _task(row) for row in rows}
+    wanted = tuple(set(ids))
+    if not wanted:
+        return {}
+    found = [_task_of(row) for row in session.exec_driver_sql(f"{_SELECT} WHERE id IN ({marks(len(wanted))})", wanted)]
+    return {task.id: task for task in found}
 
 
 def active_stream(session: Session, *, service: str, live_id: str) -> Task | None:
@@ -132,33 +192,11 @@ def active_stream(session: Session, *, service: str, live_id: str) -> Task | Non
 
 def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, Address]:
     """Return what these tokens lead to; unknown ones are left out."""
-    statement = sa.union_all(
-        sa.select(
-            tasks.c.token_digest,
-            tasks.c.id,
-            sa.literal(value=False).label("receiver"),
-            tasks.c.crypt_type,
-            sa.null().label("uid"),
-            tasks.c.secrets,
-        ).where(tasks.c.token_digest.in_(token_digests)),
-        sa.select(
-            receivers.c.token_digest,
-            receivers.c.id,
-            sa.literal(value=True).label("receiver"),
-            receivers.c.crypt_type,
-            receivers.c.uid,
-            receivers.c.secrets,
-        ).where(receivers.c.token_digest.in_(token_digests), receivers.c.deleted_at.is_(None)),
-    )
+    wanted = tuple(token_digests)
+    statement = _ADDRESSES.format(marks=marks(len(wanted)))
     return {
-        row.token_digest: Address(
-            id=row.id,
-            receiver=bool(row.receiver),
-            crypt_type=row.crypt_type,
-            uid=row.uid,
-            secrets=row.secrets,
-        )
-        for row in session.execute(statement)
+        digest: Address(id=id_, receiver=bool(receiver), crypt_type=crypt_type, uid=uid, secrets=secrets)
+        for digest, id_, receiver, crypt_type, uid, secrets in session.exec_driver_sql(statement, wanted * 2)
     }
 
 
@@ -179,14 +217,11 @@ def address_of(session: Session, address_id: str) -> Address | None:
     )
 
 
-_UPDATE_TASK = sa.update(tasks).where(tasks.c.id == sa.bindparam("task_id"))
-
-
-def update_tasks(session: Session, changed: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Write some columns of several tasks; each change must name the same columns."""
-    rows = [{"task_id": task_id, **values} for task_id, values in changed]
+def update_results(session: Session, changed: Iterable[Task]) -> None:
+    """Write what results may change in tasks."""
+    rows = [_values(task, (*_RESULT_COLUMNS, "id")) for task in changed]
     if rows:
-        session.execute(_UPDATE_TASK.values({name: sa.bindparam(name) for name in rows[0] if name != "task_id"}), rows)
+        session.exec_driver_sql(_UPDATE_RESULTS, rows)
 
 
 def update_task(session: Session, task_id: str, /, *, lease: str | None = None, **values: Any) -> bool:
@@ -199,26 +234,36 @@ def update_task(session: Session, task_id: str, /, *, lease: str | None = None, 
 
 def add_labels(session: Session, labels: Iterable[tuple[str, str]]) -> None:
     """Note (label, task id) pairs for finding tasks by label."""
-    rows = [{"label": label, "task_id": task_id} for label, task_id in labels]
+    rows = list(labels)
     if rows:
-        session.execute(insert(task_labels).on_conflict_do_nothing(), rows)
+        session.exec_driver_sql(_INSERT_LABEL, rows)
 
 
 def claim_due(session: Session, *, now: datetime, lease: str, lease_until: datetime, limit: int) -> list[Task]:
-    """Take the tasks whose call of the platform is due; nobody else gets them until the lease ends."""
-    due = (
-        sa.select(tasks.c.id)
-        .where(
-            tasks.c.next_attempt_at <= now,
-            sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now),
+    """Take the tasks whose call of the platform is due; nobody else gets them until the lease ends.
+
+    Returns:
+        The tasks as they were before: one that still has a lease was left in the middle of a call.
+    """
+    due = [
+        _task(row)
+        for row in session.execute(
+            sa.select(tasks).where(*_due(now)).order_by(tasks.c.next_attempt_at, tasks.c.id).limit(limit)
         )
-        .order_by(tasks.c.next_attempt_at)
-        .limit(limit)
+    ]
+    session.execute(
+        sa.update(tasks).where(tasks.c.id.in_([task.id for task in due])).values(lease=lease, lease_until=lease_until)
     )
-    statement = (
-        sa.update(tasks).where(tasks.c.id.in_(due)).values(lease=lease, lease_until=lease_until).returning(*tasks.c)
-    )
-    return [_task(row) for row in session.execute(statement)]
+    return due
+
+
+def has_due(session: Session, *, now: datetime) -> bool:
+    """Return whether a call of the platform is due."""
+    return session.execute(sa.select(tasks.c.id).where(*_due(now)).limit(1)).first() is not None
+
+
+def _due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return (tasks.c.next_attempt_at <= now, sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now))
 
 
 class TaskQuery(msgspec.Struct, frozen=True, kw_only=True):

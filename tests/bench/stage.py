@@ -1,0 +1,212 @@
+"""What benchmarks stand on: servers on free ports, databases with tasks, their CPU time and memory, one table."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import msgspec
+import sqlalchemy as sa
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench.load import UID
+from webhook import bootstrap, clock, models, settings
+from webhook.callbacks import token_digest
+from webhook.store import receivers as receiver_store
+from webhook.store import tasks as task_store
+from webhook.store.receivers import Receiver
+from webhook.store.tasks import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).parents[2]
+RECEIVER_TOKEN, RECEIVER_SEED = "r", "seed-of-the-receiver"
+_START_SECONDS = 20
+_STOP_SECONDS = 10
+
+
+class Server:
+    """A server's processes.
+
+    Args:
+        pid: of the first; the others are its children.
+    """
+
+    def __init__(self, *, pid: int, port: int) -> None:
+        self.port = port
+        self._pid = pid
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that its processes have used."""
+        ticks = 0
+        for pid in self._pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime, stime: proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def peak_bytes(self) -> int:
+        """Return the peak resident memory of its largest process."""
+        return max(_status(pid, "VmHWM") for pid in self._pids())
+
+    def _pids(self) -> list[int]:
+        children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
+        return [self._pid, *map(int, children)]
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextmanager
+def server(command: Sequence[str], *, port: int, environ: Mapping[str, str]) -> Iterator[Server]:
+    """Run a server, from its first answer to the end of the block."""
+    process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=os.environ | environ)
+    try:
+        deadline = time.monotonic() + _START_SECONDS
+        while not _listening(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(command)} did not start: its error is above.")
+            time.sleep(0.02)
+        yield Server(pid=process.pid, port=port)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        process.kill()
+        process.wait()
+
+
+def gunicorn(
+    app: str, *, port: int, environ: Mapping[str, str] | None = None
+) -> contextlib.AbstractContextManager[Server]:
+    """Run an application as most would: gunicorn, one process of 32 threads."""
+    command = ["gunicorn", "--worker-class=gthread", "--threads=32", f"--bind=127.0.0.1:{port}", "--log-level=warning"]
+    return server([*command, "--no-control-socket", app], port=port, environ=environ or {})
+
+
+@contextmanager
+def service(directory: Path, *, tasks: int) -> Iterator[Server]:
+    """Run the service's web process over a database of so many tasks, with tokens t0, t1, … and seeds s0, s1, …"""
+    port = free_port()
+    environ = {
+        "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
+        "WEBHOOK_BIND": f"127.0.0.1:{port}",
+        "WEBHOOK_PLATFORM_UID": UID,
+    }
+    create_database(settings.load(environ), tasks=tasks)
+    with server(["tests.bench.serve"], port=port, environ=environ) as running:
+        yield running
+
+
+def create_database(loaded: settings.Settings, *, tasks: int) -> None:
+    """Make a database with so many submitted tasks, and one receiver."""
+    engine = sa.create_engine(loaded.database_url)
+    models.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (models.REVISION,))
+    engine.dispose()
+    bootstrap.create_key_file(loaded)
+    made = bootstrap.build(loaded)
+    now = clock.now()
+
+    def secrets(table: str, row: str, token: str, seed: str) -> bytes:
+        plain = msgspec.json.encode({"token": token, "seed": seed})
+        return made.keyring.seal(plain, table=table, column="secrets", row=row)
+
+    def task(number: int) -> Task:
+        task_id = clock.new_id("task", now)
+        return Task(
+            id=task_id,
+            origin="submitted",
+            kind="audio",
+            service="audio_detection_byllm_global",
+            state="processing",
+            source={"url": f"https://audio.example.com/{number}.mp3"},
+            data_id=None,
+            live_id=None,
+            referer=None,
+            crypt_type="SHA256",
+            token_digest=token_digest(f"t{number}"),
+            secrets=secrets("tasks", task_id, f"t{number}", f"s{number}"),
+            receiver_id=None,
+            platform_task_id=f"vm_{number}",
+            error=None,
+            risk_level=None,
+            stated_risk_level=None,
+            labels=(),
+            slice_count=0,
+            flagged_slice_count=0,
+            last_slice_at=None,
+            created_at=now,
+            submitted_at=now,
+            finished_at=None,
+            updated_at=now,
+            cancel_requested_at=None,
+            attempt_count=0,
+            next_attempt_at=None,
+            lease=None,
+            lease_until=None,
+        )
+
+    receiver_id = clock.new_id("rcv", now)
+    receiver = Receiver(
+        id=receiver_id,
+        name="bench",
+        crypt_type="SHA256",
+        uid=None,
+        token_digest=token_digest(RECEIVER_TOKEN),
+        secrets=secrets("receivers", receiver_id, RECEIVER_TOKEN, RECEIVER_SEED),
+        created_at=now,
+        deleted_at=None,
+    )
+    with made.database.transaction() as session:
+        task_store.insert_tasks(session, [task(number) for number in range(tasks)])
+        receiver_store.insert_receiver(session, receiver)
+    made.database.close()
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _listening(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median over rounds of ours to theirs: neighbours in time share the machine's mood."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=110).print(table)
+
+
+def judged(value: float, target: float, *, at_most: bool = False, digits: int = 2) -> tuple[str, str, str]:
+    """Return a figure, its target, and whether it is met, for the table."""
+    met = value <= target if at_most else value >= target
+    return f"{value:.{digits}f}", f"{'≤' if at_most else '≥'} {target:g}", "met" if met else "MISSED"
