@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Flask
 
+from webhook.api.http import Api
 from webhook.callbacks import CallbackReceiver
 from webhook.metrics import Metrics
 
@@ -20,11 +21,10 @@ def create_app(service: Service) -> Flask:
     receiver = CallbackReceiver(
         settings=service.settings,
         database=service.database,
-        keyring=service.keyring,
         ingest=service.ingest,
+        quarantine=service.quarantine,
         metrics=metrics,
     )
-    app.add_url_rule(
-        "/callbacks/<token>", "callback", receiver.view, methods=["POST"], provide_automatic_options=False
-    )
+    app.add_url_rule("/callbacks/<token>", "callback", receiver.view, methods=["POST"], provide_automatic_options=False)
+    Api(service, metrics).register(app)
     return app

@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from webhook import models
+from webhook.addresses import AddressPolicy
 from webhook.crypto import Keyring
 from webhook.db import Database
+from webhook.deliveries import Deliveries
 from webhook.errors import DatabaseError, DecryptionError, SettingError
 from webhook.ingest import Ingest
+from webhook.platform_client import PlatformClient
+from webhook.quarantine import Quarantine
 from webhook.store import keys as key_store
+from webhook.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from webhook.settings import Settings
 
 _KEY_CHECK = "key_check"  # a known text, sealed with each active key: tells a wrong key before it does harm
@@ -34,6 +41,10 @@ class Service:
     database: Database
     keyring: Keyring
     ingest: Ingest
+    quarantine: Quarantine
+    tasks: Tasks
+    deliveries: Deliveries
+    address_policy: AddressPolicy
 
 
 def build(settings: Settings) -> Service:
@@ -47,11 +58,36 @@ def build(settings: Settings) -> Service:
     check_migrated(database)
     keyring = Keyring(encryption_keys(settings))
     check_keys(database, keyring)
+    ingest = Ingest(keyring, flag_level=settings.flag_level)
     return Service(
         settings=settings,
         database=database,
         keyring=keyring,
-        ingest=Ingest(keyring, flag_level=settings.flag_level),
+        ingest=ingest,
+        quarantine=Quarantine(settings=settings, keyring=keyring, ingest=ingest),
+        tasks=Tasks(
+            keyring=keyring,
+            ingest=ingest,
+            callback_base_url=settings.callback_base_url,
+            unknown_outcome_wait=settings.unknown_outcome_wait,
+        ),
+        deliveries=Deliveries(
+            keyring=keyring, ingest=ingest, lease=settings.delivery_lease, source=settings.public_url
+        ),
+        address_policy=AddressPolicy(settings.allowed_private_networks),
+    )
+
+
+def platform_client(settings: Settings) -> Callable[[], PlatformClient] | None:
+    """Return what makes the platform's client, or None where there are no credentials."""
+    key_id, key_secret = settings.access_key_id, settings.access_key_secret
+    if key_id is None or key_secret is None:
+        return None
+    return lambda: PlatformClient(
+        endpoint=settings.platform_endpoint,
+        access_key_id=key_id,
+        access_key_secret=key_secret,
+        security_token=settings.security_token,
     )
 
 

@@ -7,34 +7,31 @@ and parsed in a thread, so that the small ones beside it are answered.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING
 
-import gevent
 import msgspec
 import structlog
-from flask import Response, request
+from werkzeug.wrappers import Request, Response
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
-from webhook import clock, forms, payloads, signatures
+from webhook import clock, forms
 from webhook.batching import Batcher
-from webhook.errors import DatabaseError, MalformedBody, NotConfigured, Overloaded, ServiceError, Unreadable
-from webhook.ingest import Arrival
-from webhook.store import callbacks as callback_store
-from webhook.store import receivers as receiver_store
+from webhook.errors import DatabaseError, MalformedBody, Overloaded, ServiceError
+from webhook.quarantine import Claim
 from webhook.store import tasks as task_store
-from webhook.store.callbacks import Callback
-from webhook.tokens import open_secrets, token_digest
+from webhook.threads import in_thread
+from webhook.tokens import token_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from webhook.crypto import Keyring
     from webhook.db import Database
-    from webhook.ingest import Ingest
+    from webhook.ingest import Arrival, Ingest
     from webhook.metrics import Metrics
+    from webhook.quarantine import Quarantine
     from webhook.settings import Settings
     from webhook.store.tasks import Address
 
@@ -57,15 +54,15 @@ class CallbackReceiver:
         *,
         settings: Settings,
         database: Database,
-        keyring: Keyring,
         ingest: Ingest,
+        quarantine: Quarantine,
         metrics: Metrics,
         now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._keyring = keyring
         self._ingest = ingest
+        self._quarantine = quarantine
         self._metrics = metrics
         self._now = now
         self._held_bytes = 0
@@ -76,11 +73,28 @@ class CallbackReceiver:
             self._commit, name="writer", capacity=settings.callback_queue
         )
 
+    def in_front_of(self, wsgi_app: WSGIApplication) -> WSGIApplication:
+        """Return an application that answers callbacks itself, and leaves all other requests to the given one.
+
+        Flask's dispatch is an eighth of what a callback costs. Its route to `view` stays, and answers the same.
+        """
+
+        def front(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            place, _, token = environ["PATH_INFO"].rpartition("/")
+            if place == "/callbacks" and token and environ["REQUEST_METHOD"] == "POST":
+                return self._respond(Request(environ), token)(environ, start_response)
+            return wsgi_app(environ, start_response)
+
+        return front
+
     def view(self, token: str) -> Response:
         """Answer one request (Flask view of `POST /callbacks/<token>`)."""
+        return self._respond(flask.request, token)
+
+    def _respond(self, request: Request, token: str) -> Response:
         started = time.perf_counter()
         try:
-            status, outcome = self._answer(token)
+            status, outcome = self._answer(request, token)
         except (RequestEntityTooLarge, MalformedBody, ClientDisconnected) as error:
             status, outcome = (413 if isinstance(error, RequestEntityTooLarge) else 400), "malformed"
         except ServiceError as error:
@@ -93,7 +107,7 @@ class CallbackReceiver:
             response.headers["Retry-After"] = _RETRY_AFTER_SECONDS
         return response
 
-    def _answer(self, token: str) -> tuple[int, str]:
+    def _answer(self, request: Request, token: str) -> tuple[int, str]:
         address = self._lookups.submit(token_digest(token))
         if address is None:
             return 404, "unknown_token"
@@ -107,13 +121,12 @@ class CallbackReceiver:
         self._held_bytes += expected
         try:
             body = request.get_data(cache=False)
-            pool = gevent.get_hub().threadpool
             if len(body) > _LARGE_BYTES:
-                arrival = pool.apply(self._verify, (address, body, content_type))
+                arrival = in_thread(self._verify, address, body, content_type)
             else:
                 arrival = self._verify(address, body, content_type)
-            if isinstance(arrival, forms.Form):
-                pool.apply(self._quarantine, (address, arrival))
+            if isinstance(arrival, Claim):
+                in_thread(self._quarantine.keep, self._database, arrival)
                 return 403, "quarantined"
             new = self._commits.submit(arrival)
         finally:
@@ -122,35 +135,17 @@ class CallbackReceiver:
             return 200, "duplicate"
         return 200, "unreadable" if arrival.result is None else "accepted"
 
-    def _verify(self, address: Address, body: bytes, content_type: str) -> Arrival | forms.Form:
-        """Decode, verify and parse a body; the mere form comes back where its checksum is wrong."""
+    def _verify(self, address: Address, body: bytes, content_type: str) -> Arrival | Claim:
+        """Decode, verify and parse a body; the mere claim comes back where its checksum is wrong."""
         form = forms.decode(body, content_type)
-        if not self._authentic(address, checksum=form.checksum, content=form.content):
-            return form
-        return arrival_of(
-            address,
+        claim = Claim(
+            address=address,
             checksum=form.checksum,
             content=form.content,
             stated_task_id=form.task_id,
             received_at=self._now(),
         )
-
-    def _authentic(self, address: Address, *, checksum: str, content: bytes) -> bool:
-        uid = address.uid or self._settings.platform_uid
-        if uid is None:
-            raise NotConfigured("WEBHOOK_PLATFORM_UID is not set, so no callback can be verified.")
-        return signatures.verify(
-            crypt_type=address.crypt_type,
-            scheme=self._settings.sm3_scheme,
-            checksum=checksum,
-            uid=uid,
-            seed=self._seed(address),
-            content=content,
-        )
-
-    def _seed(self, address: Address) -> str:
-        table = "receivers" if address.receiver else "tasks"
-        return open_secrets(self._keyring, address.secrets, table=table, row=address.id).seed
+        return self._quarantine.verify(claim) or claim
 
     def _look_up(self, digests: Sequence[bytes], _computed: Callable[[], None]) -> list[Address | Exception | None]:
         try:
@@ -178,45 +173,9 @@ class CallbackReceiver:
             problem = "The content could not be worked into its task; this is a fault of the service."
             return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)], computed)
 
-    def _quarantine(self, address: Address, form: forms.Form) -> None:
-        """Keep a callback whose checksum is wrong, with a diagnosis where one can be had."""
-        received_at = self._now()
-        callback_id = clock.new_id("cb", received_at)
-        with self._database.transaction() as session:
-            uids = [address.uid, self._settings.platform_uid, *receiver_store.known_uids(session)]
-            diagnosis = signatures.diagnose(
-                crypt_type=address.crypt_type,
-                checksum=form.checksum,
-                uids=[uid for uid in uids if uid],
-                seed=self._seed(address),
-                content=form.content,
-            )
-            row = Callback(
-                id=callback_id,
-                address_id=address.id,
-                task_id=None if address.receiver else address.id,
-                state="quarantined",
-                digest=hashlib.sha256(form.content).digest(),
-                checksum=form.checksum[:128],
-                stated_task_id=form.task_id,
-                reason="checksum_wrong" if diagnosis is None else diagnosis.reason,
-                message="The checksum is wrong." if diagnosis is None else diagnosis.message,
-                content=self._keyring.seal(form.content, table="callbacks", column="content", row=callback_id),
-                size=len(form.content),
-                received_at=received_at,
-            )
-            callback_store.insert_callbacks(session, [row])
-            callback_store.trim_quarantine(
-                session,
-                address_id=address.id,
-                per_address=self._settings.quarantine_per_token,
-                rows=self._settings.quarantine_rows,
-                total_bytes=self._settings.quarantine_bytes,
-            )
-
 
 _WORDS = {
-    200: "ok\n",
+    200: "",  # a body would be one more system call
     400: "not a form with checksum and content, in UTF-8\n",
     403: "the checksum is wrong\n",
     404: "unknown token\n",
@@ -224,24 +183,3 @@ _WORDS = {
     415: "the body must be a form or JSON, in UTF-8, not compressed\n",
     503: "try again later\n",
 }
-
-
-def arrival_of(
-    address: Address, *, checksum: str, content: bytes, stated_task_id: str | None, received_at: datetime
-) -> Arrival:
-    """Parse verified content, and note where it is not understood."""
-    result, problem = None, None
-    try:
-        result = payloads.parse(content)
-    except Unreadable as error:
-        problem = str(error)
-    return Arrival(
-        address=address,
-        content=content,
-        digest=hashlib.sha256(content).digest(),
-        checksum=checksum,
-        stated_task_id=stated_task_id,
-        result=result,
-        problem=problem,
-        received_at=received_at,
-    )

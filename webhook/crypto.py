@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PLAIN, _COMPRESSED = b"\x01", b"\x02"
 _LEVEL = 1
 _NONCE_BYTES = 12  # NIST SP 800-38D, 8.2: the length GCM is made for
-_WORTH_COMPRESSING_BYTES = 1024  # what is shorter, such as most events, costs more time than it saves of disk
+_WORTH_COMPRESSING_BYTES = 2048  # what is shorter, such as most events, costs more time than it saves of disk
 _LARGEST_BYTES = 1 << 30  # of one opened value; a bound against a corrupt length
 
 

@@ -47,6 +47,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
         stated_task_id: the form's taskId, which nothing vouches for.
         result: the parsed content, or None where it is not understood.
         problem: why it is not understood.
+        callback_id: of a callback that was kept before; None makes one.
     """
 
     address: Address
@@ -57,6 +58,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None
     problem: str | None
     received_at: datetime
+    callback_id: str | None = None
 
 
 class Ingest:
@@ -81,7 +83,7 @@ class Ingest:
         Returns:
             For each arrival the id of its new callback, or None where the same one was stored before.
         """
-        ids = [clock.new_id("cb", arrival.received_at) for arrival in arrivals]
+        ids = [arrival.callback_id or clock.new_id("cb", arrival.received_at) for arrival in arrivals]
         task_ids = [_task_id(arrival) for arrival in arrivals]
         rows = [self._callback(*row) for row in zip(ids, task_ids, arrivals, strict=True)]
         new = callback_store.insert_callbacks(session, rows)
@@ -233,17 +235,21 @@ class Ingest:
         return pages
 
     def _events(self, before: Task, after: Task, merge: _Merge) -> list[EventRow]:
+        submitted = before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted"
+        over = after.state != before.state and after.state in {"completed", "failed"}
+        if not (submitted or over or merge.flagged):
+            return []
+        task = msgspec.Raw(msgspec.json.encode(task_shape(after)))  # the same in all of them: written once
+        with_verdict = {"task": task, "verdict": verdict_shape(after)}
         events = []
-        if before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted":
-            events.append(self.task_event("task.submitted", after))
-        if merge.flagged:
-            shape = msgspec.Raw(msgspec.json.encode(task_shape(after)))
-            events += [
-                self.event("slice.flagged", {"task": shape, "slice": slice_shape(piece)}, task_id=after.id)
-                for piece in merge.flagged
-            ]
-        if after.state != before.state and after.state in {"completed", "failed"}:
-            events.append(self.task_event(f"task.{after.state}", after))
+        if submitted:
+            events.append(self.event("task.submitted", with_verdict, task_id=after.id))
+        events += [
+            self.event("slice.flagged", {"task": task, "slice": slice_shape(piece)}, task_id=after.id)
+            for piece in merge.flagged
+        ]
+        if over:
+            events.append(self.event(f"task.{after.state}", with_verdict, task_id=after.id))
         return events
 
 

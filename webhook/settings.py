@@ -293,6 +293,13 @@ class Settings:
         mend="Set it to how many calls of the platform may be in flight, such as 8.",
     )
 
+    unknown_outcome_wait: timedelta = _setting(
+        "WEBHOOK_SUBMIT_OUTCOME_WAIT_SECONDS",
+        _seconds(1, 86_400),
+        default="3600",
+        mend="Set it to how long a file whose submit's answer was lost waits for its callback, such as 3600.",
+    )
+
     @property
     def callback_base_url(self) -> str | None:
         """Where the platform posts, or None: a callback that could not be verified is not asked for."""

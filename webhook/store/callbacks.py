@@ -64,6 +64,15 @@ def callback(session: Session, callback_id: str) -> Callback | None:
     return None if row is None else Callback(**row._mapping)  # noqa: SLF001
 
 
+def callback_of_content(session: Session, *, address_id: str, digest: bytes) -> Callback | None:
+    """Return the authentic callback of an address with this content."""
+    statement = sa.select(callbacks).where(
+        callbacks.c.address_id == address_id, callbacks.c.digest == digest, callbacks.c.state != "quarantined"
+    )
+    row = session.execute(statement).first()
+    return None if row is None else Callback(**row._mapping)  # noqa: SLF001
+
+
 def list_callbacks(
     session: Session, *, state: str | None, task_id: str | None, after: str | None, limit: int
 ) -> list[Callback]:

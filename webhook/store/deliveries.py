@@ -43,7 +43,11 @@ class Subscription(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `deliveries`: an event owed to a subscription."""
+    """One row of `deliveries`: an event owed to a subscription.
+
+    Attributes:
+        schedule_from: how many attempts were made before it was last owed anew, where the schedule begins.
+    """
 
     id: str
     event_id: str
@@ -51,6 +55,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     subscription_id: str
     state: str
     attempt_count: int
+    schedule_from: int
     next_attempt_at: datetime | None
     lease: str | None
     lease_until: datetime | None
@@ -230,7 +235,7 @@ def make_due(session: Session, delivery_id: str, *, now: datetime) -> bool:
         .where(
             deliveries.c.id == delivery_id, sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now)
         )
-        .values(state="pending", next_attempt_at=now, attempt_count=0)
+        .values(state="pending", next_attempt_at=now, schedule_from=deliveries.c.attempt_count)
     )
     return session.execute(statement).rowcount == 1
 
@@ -245,7 +250,7 @@ def make_failed_due(session: Session, subscription_id: str, *, since: datetime, 
     statement = (
         sa.update(deliveries)
         .where(deliveries.c.subscription_id == subscription_id, failed, deliveries.c.event_id.in_(newer))
-        .values(state="pending", next_attempt_at=now, attempt_count=0)
+        .values(state="pending", next_attempt_at=now, schedule_from=deliveries.c.attempt_count)
     )
     return session.execute(statement).rowcount
 

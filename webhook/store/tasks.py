@@ -135,12 +135,11 @@ def _task_of(row: Iterable[Any]) -> Task:
 
 
 def _values(task: Task, columns: Iterable[str]) -> tuple[Any, ...]:
-    values = []
-    for name in columns:
-        value = getattr(task, name)
-        written = _WRITTEN.get(name)
-        values.append(value if written is None or value is None else written(value))
-    return tuple(values)
+    values = msgspec.structs.asdict(task)
+    for name, write in _WRITTEN.items():
+        if values[name] is not None:
+            values[name] = write(values[name])
+    return tuple([values[name] for name in columns])
 
 
 def _task(row: sa.Row[Any]) -> Task:
@@ -224,11 +223,11 @@ def update_results(session: Session, changed: Iterable[Task]) -> None:
         session.exec_driver_sql(_UPDATE_RESULTS, rows)
 
 
-def update_task(session: Session, task_id: str, /, *, lease: str | None = None, **values: Any) -> bool:
-    """Write some columns of a task; with `lease`, only while that lease holds. Return whether it was written."""
+def update_task(session: Session, task_id: str, /, *, held: str | None = None, **values: Any) -> bool:
+    """Write some columns of a task; with `held`, only while that lease holds. Return whether it was written."""
     statement = sa.update(tasks).where(tasks.c.id == task_id)
-    if lease is not None:
-        statement = statement.where(tasks.c.lease == lease)
+    if held is not None:
+        statement = statement.where(tasks.c.lease == held)
     return session.execute(statement.values(values)).rowcount == 1
 
 

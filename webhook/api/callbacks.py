@@ -1,0 +1,100 @@
+"""Callbacks as they were kept: accepted, unreadable, quarantined; and verified again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from webhook import clock
+from webhook.api import schemas
+from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.errors import NotFound
+from webhook.store import callbacks as callback_store
+
+if TYPE_CHECKING:
+    from webhook.db import Session
+    from webhook.store.callbacks import Callback
+
+
+def _shape(callback: Callback) -> dict[str, Any]:
+    return {
+        "id": callback.id,
+        "address_id": callback.address_id,
+        "task_id": callback.task_id,
+        "state": callback.state,
+        "reason": callback.reason,
+        "message": callback.message,
+        "size": callback.size,
+        "received_at": clock.rfc3339(callback.received_at),
+    }
+
+
+def _found(session: Session, callback_id: str) -> Callback:
+    callback = callback_store.callback(session, callback_id)
+    if callback is None:
+        raise NotFound("There is no such callback.")
+    return callback
+
+
+def _list(request: Request, session: Session) -> Answer:
+    query: schemas.CallbackQuery = request.query
+    after = decode_cursor(query.cursor, str)
+    found = callback_store.list_callbacks(
+        session,
+        state=query.state,
+        task_id=query.task_id,
+        after=None if after is None else after[0],
+        limit=query.limit,
+    )
+    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    return Answer(body={"items": [_shape(callback) for callback in found], "next_cursor": cursor})
+
+
+def _show(request: Request, session: Session) -> Answer:
+    callback = _found(session, request.path["callback_id"])
+    content = request.service.keyring.open(callback.content, table="callbacks", column="content", row=callback.id)
+    return Answer(
+        body=_shape(callback)
+        | {
+            "checksum": callback.checksum,
+            "stated_task_id": callback.stated_task_id,
+            "content": content.decode(),
+        }
+    )
+
+
+def _verify(request: Request, session: Session) -> Answer:
+    callback = _found(session, request.path["callback_id"])
+    return Answer(body=_shape(request.service.quarantine.verify_again(session, callback)))
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/callbacks",
+        tag="Callbacks",
+        role=Role.READER,
+        summary="List kept callbacks, newest first, without their content",
+        call=_list,
+        query=schemas.CallbackQuery,
+        answers={200: schemas.CallbackPage},
+    ),
+    Route(
+        method="GET",
+        path="/v1/callbacks/{callback_id}",
+        tag="Callbacks",
+        role=Role.ADMIN,
+        summary="Show a callback with its content",
+        call=_show,
+        answers={200: schemas.CallbackContentOut},
+    ),
+    Route(
+        method="POST",
+        path="/v1/callbacks/{callback_id}/verify",
+        tag="Callbacks",
+        role=Role.ADMIN,
+        summary="Verify a quarantined callback again, after the configuration was mended",
+        call=_verify,
+        answers={200: schemas.CallbackOut},
+        errors=(409,),
+    ),
+)

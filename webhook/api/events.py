@@ -1,0 +1,68 @@
+"""The pull feed of events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from webhook import events
+from webhook.api import schemas
+from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.errors import Invalid
+from webhook.labels import matches
+from webhook.store import events as event_store
+
+if TYPE_CHECKING:
+    from webhook.db import Session
+    from webhook.events import Event
+    from webhook.store.events import EventRow
+
+
+def _pull(request: Request, session: Session) -> Answer:
+    query: schemas.EventQuery = request.query
+    try:
+        after = decode_cursor(query.after, int)
+    except Invalid:
+        raise Invalid(("after", "is not a cursor of the feed")) from None
+    return _page(request, session, seq=0 if after is None else after[0], types=_types(query.types))
+
+
+def _types(patterns: str | None) -> tuple[str, ...] | None:
+    if patterns is None:
+        return None
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    unknown = [pattern for pattern in wanted if not events.known_pattern(pattern)]
+    if unknown or not wanted:
+        raise Invalid(("types", "has a pattern that matches no event type"))
+    return tuple(name for name in events.EVENT_TYPES if any(matches(pattern, name) for pattern in wanted))
+
+
+def _page(request: Request, session: Session, *, seq: int, types: tuple[str, ...] | None) -> Answer:
+    query: schemas.EventQuery = request.query
+    rows = event_store.events_after(session, seq, types=types, limit=query.limit)
+    waits = not rows and query.wait > 0
+    return Answer(
+        body={
+            "items": [_shape(request, row) for row in rows],
+            "next_cursor": encode_cursor(rows[-1].seq if rows else seq),
+        },
+        wait_seconds=query.wait if waits else 0,
+        again=(lambda later: _page(request, later, seq=seq, types=types)) if waits else None,
+    )
+
+
+def _shape(request: Request, row: EventRow) -> Event:
+    return request.service.deliveries.open_event(row)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/events",
+        tag="Events",
+        role=Role.READER,
+        summary="Read the feed of events, oldest first, waiting for new ones",
+        call=_pull,
+        query=schemas.EventQuery,
+        answers={200: schemas.EventPage},
+    ),
+)

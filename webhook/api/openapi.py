@@ -1,0 +1,147 @@
+"""The OpenAPI document, made from the table of routes and the schemas."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pydantic.json_schema import models_json_schema
+
+import webhook
+from webhook.api.routing import JSON, LONGEST_KEY, PROBLEM, Route
+from webhook.api.schemas import ProblemOut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pydantic import BaseModel
+    from pydantic.json_schema import JsonSchemaMode
+
+_PROBLEMS = {
+    400: "The request is malformed.",
+    401: "The API key is missing, unknown or revoked.",
+    403: "The API key's role does not allow this.",
+    404: "There is no such thing.",
+    409: "The thing's present state does not allow this.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    422: "Fields are wrong; `errors` names them.",
+    503: "Our own trouble: try again later.",
+}
+_SUCCESSES = {200: "OK", 201: "Created", 202: "Accepted", 204: "Done"}
+_REFERENCES = "#/components/schemas/{model}"
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these routes."""
+    schemas, definitions = models_json_schema(
+        [*_models(routes), (ProblemOut, "serialization")],
+        ref_template=_REFERENCES,
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "webhook",
+            "version": webhook.__version__,
+            "description": "Voice moderation: tasks, verdicts, and the events that tell of them.",
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _models(routes: Iterable[Route]) -> list[tuple[type[BaseModel], JsonSchemaMode]]:
+    found: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {}
+    for route in routes:
+        if route.body is not None:
+            found[route.body, "validation"] = None
+        if route.query is not None:
+            found[route.query, "validation"] = None
+        for model in route.answers.values():
+            if model is not None:
+                found[model, "serialization"] = None
+    return list(found)
+
+
+def _operation(route: Route, schemas: Any) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": route.call.__module__.rpartition(".")[2] + route.call.__name__,
+        "tags": [route.tag],
+        "description": f"Role: {route.role.name.lower()}.",
+        "parameters": list(_parameters(route)),
+        "responses": _responses(route, schemas),
+    }
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": schemas[route.body, "validation"]}},
+        }
+    return operation
+
+
+def _parameters(route: Route) -> Iterable[dict[str, Any]]:
+    for name in re.findall(r"{(\w+)}", route.path):
+        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+    if route.query is not None:
+        schema = route.query.model_json_schema(ref_template=_REFERENCES)
+        for name, property_ in schema["properties"].items():
+            parameter: dict[str, Any] = {"name": name, "in": "query", "required": False}
+            yield parameter | {"schema": _without_null(property_)}
+    if route.creates:
+        yield {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "The same key with the same body gets the same answer for 24 hours.",
+            "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]+$"},
+        }
+    if route.waits:
+        yield {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "description": "`wait=N` waits up to N seconds for the platform's acceptance.",
+            "schema": {"type": "string"},
+        }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """A parameter that is not there is left out, not null."""
+    kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
+    kept = {key: value for key, value in schema.items() if key not in {"anyOf", "default", "title"}}
+    if "default" in schema and schema["default"] is not None:
+        kept["default"] = schema["default"]
+    return kept | (kinds[0] if kinds else {})
+
+
+def _responses(route: Route, schemas: Any) -> dict[str, Any]:
+    statuses = {401, 403, 503, *route.errors}
+    if route.query is not None or route.body is not None or route.creates:
+        statuses |= {422}
+    if "{" in route.path:
+        statuses |= {404}
+    if route.body is not None:
+        statuses |= {400, 413, 415}
+    statuses |= {422}  # an unknown parameter
+    responses: dict[str, Any] = {
+        str(status): {
+            "description": _SUCCESSES[status],
+            **({} if model is None else {"content": {JSON: {"schema": schemas[model, "serialization"]}}}),
+        }
+        for status, model in route.answers.items()
+    }
+    for status in sorted(statuses):
+        responses[str(status)] = {
+            "description": _PROBLEMS[status],
+            "content": {PROBLEM: {"schema": schemas[ProblemOut, "serialization"]}},
+        }
+    return responses

@@ -1,0 +1,298 @@
+"""From a request to an answer: who asks, is it well-formed, is it a repetition, what comes back.
+
+A route is a row: method, path, role, schemas, function. The table is the single source of Flask's routing,
+of the check that every route has a role, and of the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from webhook import clock
+from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
+from webhook.store import keys as key_store
+from webhook.store.keys import StoredAnswer
+
+if TYPE_CHECKING:
+    from webhook.bootstrap import Service
+    from webhook.db import Session
+
+KEEP_ANSWERS = timedelta(hours=24)
+LONGEST_KEY = 255  # characters of an Idempotency-Key
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+
+
+class Role(IntEnum):
+    """What a key may do; each role includes those below it."""
+
+    READER = 1
+    SUBMITTER = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """Who asks.
+
+    Attributes:
+        id: of the API key, `bootstrap` for the key of the settings.
+    """
+
+    id: str
+    role: Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a route's function sees of a request."""
+
+    service: Service
+    client: Client
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+    prefer_wait_seconds: float
+    base_url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a route's function returns.
+
+    Attributes:
+        body: plain values for JSON; None is an empty answer.
+        wait_seconds: how long a better answer may be waited for, while the database changes.
+        again: gives the better answer; a wait ends when it no longer asks for one.
+    """
+
+    status: int = 200
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wait_seconds: float = 0
+    again: Callable[[Session], Answer] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """One row of the table.
+
+    Attributes:
+        path: with `{names}`.
+        query, body: schemas of what comes in; None takes nothing.
+        call: runs inside one transaction; a GET's only reads.
+        answers: status to the schema of its body, None for an empty one.
+        errors: statuses of problem documents, beside those that follow from the rest of the row.
+        creates: honours `Idempotency-Key`.
+        waits: honours `Prefer: wait`.
+    """
+
+    method: str
+    path: str
+    role: Role
+    summary: str
+    call: Callable[[Request, Session], Answer]
+    query: type[BaseModel] | None = None
+    body: type[BaseModel] | None = None
+    answers: Mapping[int, type[BaseModel] | None]
+    errors: tuple[int, ...] = ()
+    creates: bool = False
+    waits: bool = False
+    tag: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRequest:
+    """A request as it came, read by the web server's side."""
+
+    path: Mapping[str, str]
+    arguments: tuple[tuple[str, str], ...]
+    authorization: str
+    content_type: str
+    body: bytes
+    idempotency_key: str | None
+    prefer: str
+    base_url: str
+
+
+def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
+    """Answer a request; blocks on the database, so call it in a thread.
+
+    Raises:
+        RequestError: the request cannot be met.
+        DatabaseError: our own trouble.
+    """
+    client = authenticate(service, raw.authorization)
+    if client.role < route.role:
+        raise Forbidden(f"This needs the role {route.role.name.lower()}.")
+    request = Request(
+        service=service,
+        client=client,
+        path=raw.path,
+        query=_query(route, raw.arguments),
+        body=_body(route, raw),
+        prefer_wait_seconds=_prefer_wait(raw.prefer) if route.waits else 0,
+        base_url=raw.base_url,
+    )
+    if route.method == "GET":
+        with service.database.read() as session:
+            return route.call(request, session)
+    with service.database.transaction() as session:
+        if route.creates and raw.idempotency_key is not None:
+            return _once(session, route, request=request, raw=raw)
+        return route.call(request, session)
+
+
+def authenticate(service: Service, authorization: str) -> Client:
+    """Return who holds this `Authorization: Bearer` key.
+
+    Raises:
+        Unauthorized: nobody.
+    """
+    scheme, _, key = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise Unauthorized("Send `Authorization: Bearer KEY`; `webhook keys create` makes one.")
+    presented = key.strip().encode()
+    admin_key = service.settings.admin_key
+    if admin_key is not None and hmac.compare_digest(presented, admin_key.encode()):
+        return Client(id="bootstrap", role=Role.ADMIN)
+    with service.database.read() as session:
+        found = key_store.api_key(session, hashlib.sha256(presented).digest())
+    if found is None:
+        raise Unauthorized("The API key is not known, or was revoked.")
+    return Client(id=found.id, role=Role[found.role.upper()])
+
+
+def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:
+    known = set(route.query.model_fields) if route.query else set()
+    values: dict[str, str] = {}
+    for name, value in arguments:
+        if name not in known:
+            raise Invalid((name, "is not a parameter of this route"))
+        if name in values:
+            raise Invalid((name, "is given twice"))
+        values[name] = value
+    return None if route.query is None else _validated(route.query, values)
+
+
+def _body(route: Route, raw: RawRequest) -> Any:
+    if route.body is None:
+        return None
+    if raw.content_type.partition(";")[0].strip().lower() != JSON:
+        raise UnsupportedMedia("Send the body as application/json.")
+    try:
+        document = msgspec.json.decode(raw.body)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
+        raise RequestError("The body is not JSON in UTF-8.") from None
+    return _validated(route.body, document)
+
+
+class UnsupportedMedia(RequestError):
+    """The body is not JSON."""
+
+    status = 415
+    title = "Unsupported media type"
+
+
+def _validated(model: type[BaseModel], value: object) -> BaseModel:
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Invalid(*(_complaint(part) for part in error.errors(include_url=False, include_input=False))) from None
+
+
+def _complaint(part: Any) -> tuple[str, str]:
+    """Return a field and what is wrong with it, without repeating its value."""
+    where = ".".join(str(name) for name in part["loc"]) or "body"
+    return where, str(part["msg"]).removeprefix("Value error, ")
+
+
+def _prefer_wait(header: str) -> float:
+    """Read `Prefer: wait=N` (RFC 7240); anything else asks for nothing."""
+    for preference in header.split(","):
+        name, _, value = preference.partition("=")
+        if name.strip().lower() == "wait" and value.strip().isdecimal():
+            return min(float(value.strip()), LONGEST_WAIT_SECONDS)
+    return 0
+
+
+LONGEST_WAIT_SECONDS = 60.0
+
+
+def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) -> Answer:
+    """Answer a request with an idempotency key: the first time by doing it, then by the same answer.
+
+    What is done and the note of its answer are one transaction.
+    """
+    key = raw.idempotency_key or ""
+    if not 0 < len(key) <= LONGEST_KEY or not key.isprintable():
+        raise Invalid(("Idempotency-Key", f"must be 1 to {LONGEST_KEY} printable characters"))
+    keyring = request.service.keyring
+    route_name = f"{route.method} {route.path}"
+    place = {"table": "idempotency_keys", "column": "body", "row": f"{request.client.id}|{route_name}|{key}"}
+    digest = hashlib.sha256(raw.body).digest()
+    now = clock.now()
+    stored = key_store.stored_answer(
+        session, client=request.client.id, route=route_name, key=key, since=now - KEEP_ANSWERS
+    )
+    if stored is not None:
+        if stored.request_digest != digest:
+            raise Invalid(("Idempotency-Key", "was used before with another body"))
+        kept = msgspec.json.decode(keyring.open(stored.body, **place))
+        return Answer(status=stored.status, body=kept["body"], headers=kept["headers"])
+    answer = route.call(request, session)
+    kept = msgspec.json.encode({"body": answer.body, "headers": dict(answer.headers)})
+    key_store.store_answer(
+        session,
+        StoredAnswer(
+            client=request.client.id,
+            route=route_name,
+            key=key,
+            request_digest=digest,
+            status=answer.status,
+            body=keyring.seal(kept, **place),
+            created_at=now,
+        ),
+    )
+    return answer
+
+
+def problem(error: RequestError) -> dict[str, Any]:
+    """Return an error as RFC 9457 has it."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+    }
+    if isinstance(error, Invalid):
+        document["errors"] = [{"field": name, "message": message} for name, message in error.errors]
+    return document
+
+
+def encode_cursor(*parts: str | int) -> str:
+    """Make an opaque cursor of what the last item shown is sorted by."""
+    return msgspec.json.encode(parts).hex()
+
+
+def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
+    """Read a cursor back.
+
+    Raises:
+        Invalid: it is none of ours.
+    """
+    if cursor is None:
+        return None
+    try:
+        return msgspec.json.decode(bytes.fromhex(cursor), type=tuple[kinds])  # type: ignore[valid-type]
+    except (ValueError, msgspec.DecodeError):
+        raise Invalid(("cursor", "is not a cursor of this list")) from None

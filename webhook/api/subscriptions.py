@@ -1,0 +1,241 @@
+"""Subscriptions and their deliveries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from webhook import clock, subscriptions
+from webhook.api import schemas
+from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.errors import AddressRefused, Conflict, Invalid, NotFound
+from webhook.store import deliveries as delivery_store
+from webhook.subscriptions import delivery_shape, subscription_shape
+
+if TYPE_CHECKING:
+    from webhook.db import Session
+    from webhook.store.deliveries import Subscription
+
+
+def _found(session: Session, subscription_id: str) -> Subscription:
+    subscription = delivery_store.subscription(session, subscription_id)
+    if subscription is None:
+        raise NotFound("There is no such subscription.")
+    return subscription
+
+
+def _check_url(request: Request, url: str) -> str:
+    try:
+        request.service.address_policy.check_url(url)
+    except (AddressRefused, ValueError) as error:
+        raise Invalid(("url", str(error))) from None
+    return url
+
+
+def _filter(body: schemas.FilterIn) -> dict[str, Any]:
+    return body.model_dump(exclude_none=True)
+
+
+def _create(request: Request, session: Session) -> Answer:
+    body: schemas.SubscriptionIn = request.body
+    subscription, secret = subscriptions.create(
+        session,
+        request.service.keyring,
+        url=_check_url(request, body.url),
+        event_types=body.event_types,
+        filter=_filter(body.filter),
+        format=body.format,
+        description=body.description,
+        now=clock.now(),
+    )
+    return Answer(
+        status=201,
+        body=subscription_shape(subscription) | {"secret": secret},
+        headers={"Location": f"/v1/subscriptions/{subscription.id}"},
+    )
+
+
+def _list(request: Request, session: Session) -> Answer:
+    query: schemas.ListQuery = request.query
+    after = decode_cursor(query.cursor, str)
+    found = delivery_store.subscriptions_page(session, after=None if after is None else after[0], limit=query.limit)
+    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    return Answer(body={"items": [subscription_shape(one) for one in found], "next_cursor": cursor})
+
+
+def _show(request: Request, session: Session) -> Answer:
+    return Answer(body=subscription_shape(_found(session, request.path["subscription_id"])))
+
+
+def _patch(request: Request, session: Session) -> Answer:
+    body: schemas.SubscriptionPatch = request.body
+    subscription = _found(session, request.path["subscription_id"])
+    changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
+    if "url" in changes:
+        _check_url(request, changes["url"])
+    if "filter" in changes:
+        changes["filter"] = _filter(changes["filter"])
+    if "state" in changes and changes["state"] != subscription.state:
+        changes["failing_since"] = None
+        changes["disabled_reason"] = None if changes["state"] == "active" else "by_client"
+    if changes:
+        delivery_store.update_subscription(session, subscription.id, **changes)
+    return Answer(body=subscription_shape(_found(session, subscription.id)))
+
+
+def _delete(request: Request, session: Session) -> Answer:
+    if not delivery_store.delete_subscription(session, request.path["subscription_id"]):
+        raise NotFound("There is no such subscription.")
+    return Answer(status=204)
+
+
+def _rotate_secret(request: Request, session: Session) -> Answer:
+    subscription = _found(session, request.path["subscription_id"])
+    secret = subscriptions.rotate_secret(session, request.service.keyring, subscription, now=clock.now())
+    return Answer(body={"secret": secret})
+
+
+def _test(request: Request, session: Session) -> Answer:
+    subscription = _found(session, request.path["subscription_id"])
+    if subscription.state != "active":
+        raise Conflict("The subscription is disabled; set its state to active first.")
+    owed = subscriptions.send_test(session, request.service.ingest, subscription, now=clock.now())
+    return Answer(status=202, body=delivery_shape(owed, []))
+
+
+def _recover(request: Request, session: Session) -> Answer:
+    body: schemas.RecoverIn = request.body
+    subscription = _found(session, request.path["subscription_id"])
+    recovered = delivery_store.make_failed_due(session, subscription.id, since=body.since, now=clock.now())
+    return Answer(status=202, body={"recovered": recovered})
+
+
+def _list_deliveries(request: Request, session: Session) -> Answer:
+    query: schemas.DeliveryQuery = request.query
+    subscription = _found(session, request.path["subscription_id"])
+    after = decode_cursor(query.cursor, str)
+    found = delivery_store.deliveries_page(
+        session,
+        subscription.id,
+        state=query.state,
+        after=None if after is None else after[0],
+        limit=query.limit,
+    )
+    attempts = delivery_store.attempts(session, [delivery.id for delivery in found])
+    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    items = [delivery_shape(delivery, attempts.get(delivery.id, [])) for delivery in found]
+    return Answer(body={"items": items, "next_cursor": cursor})
+
+
+def _retry(request: Request, session: Session) -> Answer:
+    delivery_id = request.path["delivery_id"]
+    if delivery_store.delivery(session, delivery_id) is None:
+        raise NotFound("There is no such delivery.")
+    if not delivery_store.make_due(session, delivery_id, now=clock.now()):
+        raise Conflict("The delivery is being attempted right now.")
+    delivery = delivery_store.delivery(session, delivery_id)
+    if delivery is None:
+        raise NotFound("There is no such delivery.")
+    attempts = delivery_store.attempts(session, [delivery_id])
+    return Answer(status=202, body=delivery_shape(delivery, attempts.get(delivery_id, [])))
+
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/subscriptions",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Subscribe to events",
+        call=_create,
+        body=schemas.SubscriptionIn,
+        answers={201: schemas.SubscriptionMadeOut},
+        creates=True,
+    ),
+    Route(
+        method="GET",
+        path="/v1/subscriptions",
+        tag="Subscriptions",
+        role=Role.READER,
+        summary="List subscriptions, newest first",
+        call=_list,
+        query=schemas.ListQuery,
+        answers={200: schemas.SubscriptionPage},
+    ),
+    Route(
+        method="GET",
+        path="/v1/subscriptions/{subscription_id}",
+        tag="Subscriptions",
+        role=Role.READER,
+        summary="Show a subscription",
+        call=_show,
+        answers={200: schemas.SubscriptionOut},
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/subscriptions/{subscription_id}",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Change a subscription",
+        call=_patch,
+        body=schemas.SubscriptionPatch,
+        answers={200: schemas.SubscriptionOut},
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/subscriptions/{subscription_id}",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="End a subscription, and forget its deliveries",
+        call=_delete,
+        answers={204: None},
+    ),
+    Route(
+        method="POST",
+        path="/v1/subscriptions/{subscription_id}/rotate-secret",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Replace the signing secret; the old one signs beside it for 24 hours",
+        call=_rotate_secret,
+        answers={200: schemas.SecretOut},
+    ),
+    Route(
+        method="POST",
+        path="/v1/subscriptions/{subscription_id}/test",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Send a subscription.test event",
+        call=_test,
+        answers={202: schemas.DeliveryOut},
+        errors=(409,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/subscriptions/{subscription_id}/recover",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Send again what failed since a time",
+        call=_recover,
+        body=schemas.RecoverIn,
+        answers={202: schemas.RecoveredOut},
+    ),
+    Route(
+        method="GET",
+        path="/v1/subscriptions/{subscription_id}/deliveries",
+        tag="Subscriptions",
+        role=Role.READER,
+        summary="List a subscription's deliveries with their attempts, newest first",
+        call=_list_deliveries,
+        query=schemas.DeliveryQuery,
+        answers={200: schemas.DeliveryPage},
+    ),
+    Route(
+        method="POST",
+        path="/v1/deliveries/{delivery_id}/retry",
+        tag="Subscriptions",
+        role=Role.ADMIN,
+        summary="Send a delivery again now",
+        call=_retry,
+        answers={202: schemas.DeliveryOut},
+        errors=(409,),
+    ),
+)

@@ -1,0 +1,114 @@
+"""Verdicts and slices: what the platform found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from webhook import labels
+from webhook.api import schemas
+from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.api.tasks import after_cursor, found_task, page_of_tasks
+from webhook.errors import Invalid
+from webhook.payloads import slice_key
+from webhook.shapes import ACTIONS, slice_shape, verdict_shape
+from webhook.store import slices as slice_store
+from webhook.store.tasks import TaskQuery
+
+if TYPE_CHECKING:
+    from webhook.db import Session
+
+
+def _levels(text: str | None, *, action: str | None = None) -> tuple[str, ...] | None:
+    """Return the risk levels that a comma list and an action leave; None is any."""
+    levels = None if text is None else {word.strip().lower() for word in text.split(",") if word.strip()}
+    if levels is not None and not levels:
+        raise Invalid(("risk_level", "is empty"))
+    if action is not None:
+        acted = {level for level, meaning in ACTIONS.items() if meaning == action}
+        levels = acted if levels is None else levels & acted
+    return None if levels is None else tuple(sorted(levels))
+
+
+def _list_verdicts(request: Request, session: Session) -> Answer:
+    query: schemas.VerdictQuery = request.query
+    if query.label is not None and "*" in query.label[:-1]:
+        raise Invalid(("label", "takes `*` only at its end"))
+    return page_of_tasks(
+        session,
+        TaskQuery(
+            kind=query.kind,
+            service=query.service,
+            data_id=query.data_id,
+            live_id=query.live_id,
+            risk_levels=_levels(query.risk_level, action=query.action),
+            label=query.label,
+            since=query.since,
+            until=query.until,
+            order_by_update=True,
+            after=after_cursor(query.cursor),
+            limit=query.limit,
+        ),
+        verdict_shape,
+    )
+
+
+def _show_verdict(request: Request, session: Session) -> Answer:
+    return Answer(body=verdict_shape(found_task(session, request.path["task_id"])))
+
+
+def _list_slices(request: Request, session: Session) -> Answer:
+    query: schemas.SliceQuery = request.query
+    task = found_task(session, request.path["task_id"])
+    decoded = decode_cursor(query.cursor, str)
+    try:
+        after = None if decoded is None else bytes.fromhex(decoded[0])
+    except ValueError:
+        raise Invalid(("cursor", "is not a cursor of this list")) from None
+    levels = _levels(query.risk_level)
+    items: list[dict[str, Any]] = []
+    for page in slice_store.pages(session, task.id, after=after):
+        for piece in request.service.ingest.open_slices(page):
+            key = slice_key(piece)
+            if (after is not None and key <= after) or (levels is not None and piece.risk_level not in levels):
+                continue
+            if query.label is not None and not any(
+                labels.matches(query.label, finding.label) for finding in piece.results
+            ):
+                continue
+            items.append(slice_shape(piece))
+            if len(items) == query.limit:
+                return Answer(body={"items": items, "next_cursor": encode_cursor(key.hex())})
+    return Answer(body={"items": items, "next_cursor": None})
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/verdicts",
+        tag="Verdicts",
+        role=Role.READER,
+        summary="List verdicts, newest first",
+        call=_list_verdicts,
+        query=schemas.VerdictQuery,
+        answers={200: schemas.VerdictPage},
+    ),
+    Route(
+        method="GET",
+        path="/v1/verdicts/{task_id}",
+        tag="Verdicts",
+        role=Role.READER,
+        summary="Show a task's verdict",
+        call=_show_verdict,
+        answers={200: schemas.VerdictOut},
+    ),
+    Route(
+        method="GET",
+        path="/v1/verdicts/{task_id}/slices",
+        tag="Verdicts",
+        role=Role.READER,
+        summary="List a task's slices in time order",
+        call=_list_slices,
+        query=schemas.SliceQuery,
+        answers={200: schemas.SlicePage},
+    ),
+)

@@ -1,0 +1,30 @@
+"""Blocking work for a cooperative process: it runs in a real thread, and the greenlet waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import gevent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a function in a thread of the hub's pool, and return or raise what it does.
+
+    The pool itself would print a traceback for each error, expected ones and secrets in them included.
+    """
+
+    def call() -> tuple[T, None] | tuple[None, Exception]:
+        try:
+            return function(*args), None
+        except Exception as error:  # noqa: BLE001 - it is raised again, on the other side
+            return None, error
+
+    result, error = gevent.get_hub().threadpool.apply(call)
+    if error is not None:
+        raise error
+    return result  # type: ignore[no-any-return] # gevent's pool forgets the type

@@ -1,0 +1,239 @@
+"""The worker process: deliveries, calls of the platform, housekeeping; stops on SIGTERM.
+
+One asyncio loop. Whatever blocks runs in threads: the database in one, the platform's SDK in a few. The
+loops wake when the database changes, and every second besides, which is the net beneath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import structlog
+
+from webhook import clock
+from webhook.errors import DatabaseError
+from webhook.store import deliveries as delivery_store
+from webhook.store import keys as key_store
+from webhook.store import tasks as task_store
+from webhook.transport import HttpTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from webhook.bootstrap import Service
+    from webhook.deliveries import Claim, Settlement
+    from webhook.platform_client import PlatformClient
+    from webhook.store.tasks import Task
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+PROCESS = "worker"
+HEARTBEAT = timedelta(seconds=10)
+_TICK_SECONDS = 1.0
+_QUICK_LOOK_SECONDS = 0.002  # between looks at the database while events are coming
+_SLOW_LOOK_SECONDS = 0.05  # and when it has been idle: 0.1 % of a core
+_QUICK_LOOKS = 100
+_AFTER_FAULT_SECONDS = 1.0
+_LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
+_KEEP_ANSWERS = timedelta(hours=24)
+
+
+class Worker:
+    """The loops of one worker process.
+
+    Args:
+        make_client: makes the platform's client when the first call is due.
+    """
+
+    def __init__(self, service: Service, make_client: Callable[[], PlatformClient] | None) -> None:
+        self._service = service
+        self._make_client = make_client
+        self._client: PlatformClient | None = None
+        self._lease = secrets.token_hex(8)  # names this process's claims
+        self._database_thread = ThreadPoolExecutor(1, thread_name_prefix="database")
+        self._platform_threads = ThreadPoolExecutor(service.settings.submit_concurrency, thread_name_prefix="platform")
+        self._stopping = asyncio.Event()
+        self._deliver_now = asyncio.Event()
+        self._call_now = asyncio.Event()
+        self._settlements: list[Settlement] = []
+        self._in_flight: Counter[str] = Counter()
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        """Take up nothing new, and end when what is in flight has ended."""
+        self._stopping.set()
+        self._deliver_now.set()
+        self._call_now.set()
+
+    async def run(self) -> None:
+        """Run until told to stop."""
+        settings = self._service.settings
+        async with HttpTransport(
+            self._service.address_policy,
+            timeout_seconds=settings.delivery_timeout.total_seconds(),
+            connections=settings.delivery_concurrency,
+        ) as transport:
+            loops = [
+                asyncio.create_task(self._forever(loop))
+                for loop in (self._watch(), lambda: self._deliver(transport), self._call_platform, self._keep_house)
+            ]
+            await self._stopping.wait()
+            in_flight = [*self._attempts, *self._calls]
+            if in_flight:
+                await asyncio.wait(in_flight, timeout=_LET_FINISH_SECONDS)
+            for task in [*loops, *self._attempts]:
+                task.cancel()
+            await asyncio.gather(*loops, *self._attempts, return_exceptions=True)
+            if self._settlements:
+                await self._in_database(self._turn)  # what has been sent is noted, or it would be sent again
+        self._database_thread.shutdown()
+        self._platform_threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat one loop's step; a fault is logged and does not end it."""
+        while not self._stopping.is_set():
+            try:
+                await step()
+            except DatabaseError as error:
+                log.warning("The worker cannot use the database; it tries again.", error=str(error))
+                await asyncio.sleep(_AFTER_FAULT_SECONDS)
+            except Exception:
+                log.exception("A worker's step failed; it is tried again.")
+                await asyncio.sleep(_AFTER_FAULT_SECONDS)
+
+    async def _in_database(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._database_thread, function, *args)
+
+    def _watch(self) -> Callable[[], Awaitable[None]]:
+        """Wake the loops when anybody commits: at once while much happens, within 50 ms after a pause."""
+        changes = self._service.database.watch()
+        quiet = 0
+
+        async def look() -> None:
+            nonlocal quiet
+            if changes.seen():
+                quiet = 0
+                self._deliver_now.set()
+                self._call_now.set()
+            quiet += 1
+            await asyncio.sleep(_QUICK_LOOK_SECONDS if quiet < _QUICK_LOOKS else _SLOW_LOOK_SECONDS)
+
+        return look
+
+    async def _deliver(self, transport: HttpTransport) -> None:
+        """Take one turn of deliveries whenever there is something to do."""
+        await _wait(self._deliver_now, _TICK_SECONDS)
+        if self._stopping.is_set():
+            return
+        if self._settlements or await self._in_database(self._has_deliveries):
+            for claim in await self._in_database(self._turn):
+                self._in_flight[claim.delivery.subscription_id] += 1
+                self._spawn(self._attempts, self._attempt(transport, claim))
+
+    def _has_deliveries(self) -> bool:
+        with self._service.database.read() as session:
+            return self._service.deliveries.has_new_events(session) or bool(
+                delivery_store.subscriptions_with_due(session, now=clock.now())
+            )
+
+    def _turn(self) -> list[Claim]:
+        settings = self._service.settings
+        settled = list(self._settlements)
+        stopping = self._stopping.is_set()
+        with self._service.database.transaction() as session:
+            claims = self._service.deliveries.turn(
+                session,
+                lease=self._lease,
+                settlements=settled,
+                room=lambda subscription: settings.subscription_concurrency - self._in_flight[subscription],
+                total_room=0 if stopping else settings.delivery_concurrency - self._in_flight.total(),
+            )
+        del self._settlements[: len(settled)]
+        return claims
+
+    async def _attempt(self, transport: HttpTransport, claim: Claim) -> None:
+        try:
+            settlement = await self._service.deliveries.attempt(transport, claim)
+        finally:
+            self._in_flight[claim.delivery.subscription_id] -= 1
+        self._settlements.append(settlement)
+        self._deliver_now.set()
+
+    async def _call_platform(self) -> None:
+        """Claim what is due as far as threads are free, so that a claimed call is a call being made."""
+        await _wait(self._call_now, _TICK_SECONDS)
+        room = self._service.settings.submit_concurrency - len(self._calls)
+        if self._stopping.is_set() or self._make_client is None or room <= 0:
+            return
+        if not await self._in_database(self._has_calls):
+            return
+        if self._client is None:
+            loop = asyncio.get_running_loop()
+            self._client = await loop.run_in_executor(self._platform_threads, self._make_client)
+        for task in await self._in_database(self._claim_calls, room):
+            self._spawn(self._calls, self._call(self._client, task))
+
+    def _has_calls(self) -> bool:
+        with self._service.database.read() as session:
+            return task_store.has_due(session, now=clock.now())
+
+    def _claim_calls(self, room: int) -> list[Task]:
+        with self._service.database.transaction() as session:
+            return self._service.tasks.claim(session, lease=self._lease, limit=room)
+
+    async def _call(self, client: PlatformClient, task: Task) -> None:
+        def carry_out() -> None:
+            self._service.tasks.carry_out(self._service.database.transaction, client, task=task, lease=self._lease)
+
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
+        except DatabaseError as error:
+            log.warning("A call of the platform could not be settled.", task=task.id, error=str(error))
+        except Exception:
+            log.exception("A call of the platform failed.", task=task.id)
+        self._call_now.set()
+
+    async def _keep_house(self) -> None:
+        """Show that we are alive, and forget what has expired."""
+        await self._in_database(self._keep_house_once)
+        await _wait(self._stopping, HEARTBEAT.total_seconds(), clear=False)
+
+    def _keep_house_once(self) -> None:
+        now = clock.now()
+        with self._service.database.transaction() as session:
+            key_store.beat(session, PROCESS, now=now)
+            key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
+
+    @staticmethod
+    def _spawn(tasks: set[asyncio.Task[None]], work: Any) -> None:
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+async def _wait(event: asyncio.Event, seconds: float, *, clear: bool = True) -> None:
+    """Wait for an event or for some time, and take the event back."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return
+    if clear:
+        event.clear()
+
+
+async def run_until_signal(service: Service, make_client: Callable[[], PlatformClient] | None) -> None:
+    """Run a worker until SIGTERM or SIGINT."""
+    worker = Worker(service, make_client)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run()
