@@ -91,6 +91,20 @@ def platform_client(settings: Settings) -> Callable[[], PlatformClient] | None:
     )
 
 
+def upgrade(database: Database) -> None:
+    """Bring the schema to this version's revision; the file is made where there is none.
+
+    Raises:
+        DatabaseError: it cannot be made or changed.
+    """
+    if database.path.exists() and database.revision() == models.REVISION:
+        return
+    from webhook import migrations  # Alembic is loaded only where there is something to do
+
+    with database.transaction() as session:
+        migrations.upgrade(session)
+
+
 def check_migrated(database: Database) -> None:
     """Refuse a database that this version cannot work with.
 

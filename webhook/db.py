@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from webhook import models
 from webhook.errors import DatabaseError
 
 try:
@@ -90,19 +89,6 @@ class Database:
             if not sa.inspect(session).has_table("alembic_version"):
                 return None
             return session.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-
-    def upgrade(self) -> None:
-        """Bring the schema to the newest revision; the file is made where there is none.
-
-        Raises:
-            DatabaseError: it cannot be made or changed.
-        """
-        if self.path.exists() and self.revision() == models.REVISION:
-            return
-        from webhook import migrations
-
-        with self.transaction() as session:
-            migrations.upgrade(session)
 
     def watch(self) -> Changes:
         """Return a check of whether anyone changed the database."""

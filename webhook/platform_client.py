@@ -45,15 +45,16 @@ class PlatformClient:
     ) -> None:
         from alibabacloud_green20220302 import models
         from alibabacloud_green20220302.client import Client
-        from alibabacloud_tea_openapi.utils_models import Config
+        from alibabacloud_tea_openapi.utils_models._config import Config
 
         sdk_log = logging.getLogger("darabonba-core")  # the SDK prints every request to it, our seeds included
         sdk_log.handlers.clear()
         sdk_log.propagate = False
         parts = urlsplit(endpoint)
         self._models: Any = models
+        make_config: Any = Config  # the SDK's annotations forbid None, its code expects it
         self._client: Any = Client(
-            Config(
+            make_config(
                 access_key_id=access_key_id,
                 access_key_secret=access_key_secret,
                 security_token=security_token,
@@ -91,7 +92,7 @@ class PlatformClient:
 
     def _call(self, operation: Callable[[Any], Any], request: Any) -> dict[str, Any]:
         """Make a call and return its body once the platform has proceeded."""
-        from alibabacloud_tea_openapi.exceptions import AlibabaCloudException
+        from alibabacloud_tea_openapi.exceptions._alibaba_cloud import AlibabaCloudException
         from darabonba.exceptions import DaraException
         from Tea.exceptions import TeaException
 

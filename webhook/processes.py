@@ -48,7 +48,7 @@ def migrate(settings: Settings) -> Path | None:
             raise DatabaseError(
                 f"The directory {database.path.parent} does not exist. Make it, or change WEBHOOK_DATABASE_URL."
             )
-        database.upgrade()
+        bootstrap.upgrade(database)
     finally:
         database.close()
     try:
@@ -85,7 +85,8 @@ def run_web(settings: Settings) -> None:
 
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
     check_bind(settings)
-    Web(settings, lambda: create_app(bootstrap.build(settings))).run()
+    web = Web(settings, lambda: create_app(bootstrap.build(settings)))
+    web.run()  # type: ignore[no-untyped-call] # gunicorn's
 
 
 def run_worker(settings: Settings) -> None:

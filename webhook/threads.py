@@ -18,13 +18,20 @@ def in_thread(function: Callable[..., T], *args: object) -> T:
     The pool itself would print a traceback for each error, expected ones and secrets in them included.
     """
 
-    def call() -> tuple[T, None] | tuple[None, Exception]:
+    def call() -> _Raised | T:
         try:
-            return function(*args), None
+            return function(*args)
         except Exception as error:  # noqa: BLE001 - it is raised again, on the other side
-            return None, error
+            return _Raised(error)
 
-    result, error = gevent.get_hub().threadpool.apply(call)
-    if error is not None:
-        raise error
-    return result  # type: ignore[no-any-return] # gevent's pool forgets the type
+    result: _Raised | T = gevent.get_hub().threadpool.apply(call)
+    if isinstance(result, _Raised):
+        raise result.error
+    return result
+
+
+class _Raised:
+    """An error on its way from one thread to another."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error

@@ -7,12 +7,13 @@ loops wake when the database changes, and every second besides, which is the net
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import signal
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 PROCESS = "worker"
 HEARTBEAT = timedelta(seconds=10)
@@ -110,8 +112,9 @@ class Worker:
                 log.exception("A worker's step failed; it is tried again.")
                 await asyncio.sleep(_AFTER_FAULT_SECONDS)
 
-    async def _in_database(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._database_thread, function, *args)
+    async def _in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        call = functools.partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._database_thread, call)
 
     def _watch(self) -> Callable[[], Awaitable[None]]:
         """Wake the loops when anybody commits: at once while much happens, within 50 ms after a pause."""
@@ -134,7 +137,8 @@ class Worker:
         await _wait(self._deliver_now, _TICK_SECONDS)
         if self._stopping.is_set():
             return
-        if self._settlements or await self._in_database(self._has_deliveries):
+        waiting = bool(self._settlements) or await self._in_database(self._has_deliveries)
+        if waiting:
             for claim in await self._in_database(self._turn):
                 self._in_flight[claim.delivery.subscription_id] += 1
                 self._spawn(self._attempts, self._attempt(transport, claim))

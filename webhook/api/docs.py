@@ -55,7 +55,8 @@ function sample(s, all, depth) {
   if (s.type === "object") return Object.fromEntries(
     Object.entries(s.properties || {}).map(([k, v]) => [k, sample(v, all, depth + 1)]));
   if (s.type === "array") return [sample(s.items, all, depth + 1)].filter(v => v !== null);
-  return { string: s.format === "date-time" ? "2026-01-31T12:00:00Z" : "\\u2026", integer: 0, number: 0, boolean: true }[s.type] ?? null;
+  const text = s.format === "date-time" ? "2026-01-31T12:00:00Z" : "\\u2026";
+  return { string: text, integer: 0, number: 0, boolean: true }[s.type] ?? null;
 }
 function table(rows) {
   const t = make("table");
@@ -68,7 +69,8 @@ function table(rows) {
 fetch("/openapi.json").then(r => r.json()).then(doc => {
   const main = document.getElementById("main"), all = doc.components.schemas, groups = {};
   for (const [path, methods] of Object.entries(doc.paths))
-    for (const [method, op] of Object.entries(methods)) (groups[op.tags[0]] ??= []).push([method.toUpperCase(), path, op]);
+    for (const [method, op] of Object.entries(methods))
+      (groups[op.tags[0]] ??= []).push([method.toUpperCase(), path, op]);
   for (const [tag, ops] of Object.entries(groups)) {
     main.appendChild(make("h2", tag));
     for (const [method, path, op] of ops) {
@@ -78,7 +80,8 @@ fetch("/openapi.json").then(r => r.json()).then(doc => {
       b.appendChild(make("p", op.description, "soft"));
       if (op.parameters.length) {
         b.appendChild(make("strong", "Parameters"));
-        b.appendChild(table(op.parameters.map(p => [p.name, p.in, kind(p.schema), p.description || p.schema.description || ""])));
+        b.appendChild(table(op.parameters.map(p =>
+          [p.name, p.in, kind(p.schema), p.description || p.schema.description || ""])));
       }
       if (op.requestBody) {
         const schema = op.requestBody.content["application/json"].schema;
@@ -87,9 +90,9 @@ fetch("/openapi.json").then(r => r.json()).then(doc => {
       }
       b.appendChild(make("strong", "Answers"));
       b.appendChild(table(Object.entries(op.responses).map(([code, r]) =>
-        [code, r.description, Object.entries(r.content || {}).map(([t, c]) => t + ": " + kind(c.schema)).join(", ")])));
-      const ok = Object.values(op.responses).find(r => r.content && r.content["application/json"]);
-      if (ok) b.appendChild(make("pre", JSON.stringify(sample(ok.content["application/json"].schema, all, 0), null, 2)));
+        [code, r.description, Object.entries(r.content || {}).map(([t, c]) => t + ": " + kind(c.schema)).join()])));
+      const ok = Object.values(op.responses).map(r => r.content && r.content["application/json"]).find(Boolean);
+      if (ok) b.appendChild(make("pre", JSON.stringify(sample(ok.schema, all, 0), null, 2)));
     }
   }
 });

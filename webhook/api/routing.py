@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import IntEnum
@@ -23,6 +22,8 @@ from webhook.store import keys as key_store
 from webhook.store.keys import StoredAnswer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from webhook.bootstrap import Service
     from webhook.db import Session
 

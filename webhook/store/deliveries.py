@@ -262,4 +262,4 @@ def count_pending(session: Session) -> dict[str, int]:
         .where(deliveries.c.state == sa.literal_column("'pending'"))
         .group_by(deliveries.c.subscription_id)
     )
-    return dict(session.execute(statement))
+    return dict(session.execute(statement).tuples().all())
