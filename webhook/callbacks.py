@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import flask
 import msgspec
 import structlog
 from werkzeug.wrappers import Request, Response

@@ -191,22 +191,17 @@ class Ingest:
             for page in touched:
                 stored.update((slice_key(piece), piece) for piece in self.open_slices(page))
             slice_store.delete_pages(session, touched)
-        merged = dict(stored)
+        merged = stored | incoming
         replaced = False
-        for key, piece in incoming.items():
-            if key in stored:
-                merged[key] = better(stored[key], piece)
-                replaced |= merged[key] is not stored[key]
-            else:
-                merged[key] = piece
-        flag_rank = self._flag_rank
+        for key in stored.keys() & incoming.keys():
+            merged[key] = better(stored[key], incoming[key])
+            replaced |= merged[key] is not stored[key]
+        fresh = [piece for key, piece in incoming.items() if key not in stored]
         flagged = sorted(
             (key, piece)
             for key, piece in incoming.items()
-            if risk_rank(piece.risk_level) >= flag_rank
-            and (key not in stored or risk_rank(stored[key].risk_level) < flag_rank)
+            if self._reaches_flag_level(piece) and not (key in stored and self._reaches_flag_level(stored[key]))
         )
-        fresh = [piece for key, piece in incoming.items() if key not in stored]
         pages = self._pages(task.id, sorted(merged.items()))
         if replaced:
             # A label may have gone with the version that carried it, so all slices are counted again.
@@ -221,6 +216,9 @@ class Ingest:
             fresh_count=len(fresh),
             incoming=list(incoming.values()),
         )
+
+    def _reaches_flag_level(self, piece: Slice) -> bool:
+        return risk_rank(piece.risk_level) >= self._flag_rank
 
     def _pages(self, task_id: str, slices: Sequence[tuple[bytes, Slice]]) -> list[SlicePage]:
         pages = []

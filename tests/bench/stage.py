@@ -76,7 +76,7 @@ def server(command: Sequence[str], *, port: int, environ: Mapping[str, str]) -> 
     process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=os.environ | environ)
     try:
         deadline = time.monotonic() + _START_SECONDS
-        while not _listening(port):
+        while not _answers(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{' '.join(command)} did not start: its error is above.")
             time.sleep(0.02)
@@ -185,9 +185,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _listening(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-        return True
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as probe:
+        probe.settimeout(_START_SECONDS)
+        probe.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return probe.recv(1) != b""
     return False
 
 

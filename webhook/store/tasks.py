@@ -94,7 +94,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "source": msgspec.json.decode,
     "error": msgspec.json.decode,
     "labels": _LABELS.decode,
-} | dict.fromkeys((name for name in tasks.c.keys() if name.endswith(("_at", "_until"))), clock.from_microseconds)
+} | dict.fromkeys((name for name in Task.__struct_fields__ if name.endswith(("_at", "_until"))), clock.from_microseconds)
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     name: clock.to_microseconds if read is clock.from_microseconds else to_json for name, read in _READ.items()
 }
@@ -327,4 +327,4 @@ def _label_is(pattern: str) -> sa.ColumnElement[bool]:
 def count_by_state(session: Session, states: Sequence[str]) -> dict[str, int]:
     """Return how many tasks are in each of these states."""
     statement = sa.select(tasks.c.state, sa.func.count()).where(tasks.c.state.in_(states)).group_by(tasks.c.state)
-    return dict.fromkeys(states, 0) | dict(session.execute(statement))
+    return dict.fromkeys(states, 0) | dict(session.execute(statement).tuples().all())
