@@ -8,6 +8,7 @@ transaction. A claim is a lease longer than the transport's timeout; a worker th
 from __future__ import annotations
 
 import random
+from collections import Counter
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from webhook.clock import rfc3339
 from webhook.events import Event, Filter
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
-from webhook.store.deliveries import Attempt, Delivery, Subscription
+from webhook.store.deliveries import Attempt, Delivery, Settled, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -59,6 +60,20 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one turn leaves to do.
+
+    Attributes:
+        claims: to be attempted now.
+        more: whether something due was left for want of room.
+        behind: whether there may be more new events.
+    """
+
+    claims: list[Claim]
+    more: bool
+    behind: bool
+
+
 class Deliveries:
     """Fans out and sends.
 
@@ -93,43 +108,51 @@ class Deliveries:
         settlements: Sequence[Settlement],
         room: Callable[[str], int],
         total_room: int,
-    ) -> list[Claim]:
+        sweep: bool,
+    ) -> Turn:
         """Settle, fan out and claim, in one transaction.
 
         Args:
             lease: names the claims; settlements must have been claimed under it.
             room: how many more attempts a subscription may have in flight.
             total_room: how many more there may be in all.
+            sweep: look for deliveries that were owed before, too.
         """
-        self._settle(session, settlements, lease=lease)
-        self._fan_out(session)
         now = self._now()
-        active = {subscription.id: subscription for subscription in delivery_store.active_subscriptions(session)}
+        active = delivery_store.active_subscriptions(session)
+        self._settle(session, settlements, lease=lease, active=active)
+        grant = _Grant(lease=lease, until=now + self._lease, room=room, total_room=total_room)
+        claimed: list[Delivery] = []
+        rows: dict[str, EventRow] = {}
+        if sweep:
+            claimed = self._claim_due(session, now=now, grant=grant, active=active)
+            rows = event_store.events_by_id(session, [delivery.event_id for delivery in claimed])
+        new, new_rows = self._fan_out(session, now=now, grant=grant, active=active)
+        composer = _Composer(self, active=active, now=now)
+        claims = [composer.claim(delivery, rows[delivery.event_id]) for delivery in claimed]
+        claims += [composer.claim(delivery, new_rows[delivery.event_id]) for delivery in new]
+        return Turn(claims=claims, more=grant.refused, behind=len(new_rows) == _EVENTS_A_TURN)
+
+    def _claim_due(
+        self, session: Session, *, now: datetime, grant: _Grant, active: Mapping[str, Subscription]
+    ) -> list[Delivery]:
         claimed: list[Delivery] = []
         for subscription_id in delivery_store.subscriptions_with_due(session, now=now):
-            limit = min(room(subscription_id), total_room - len(claimed))
-            if limit > 0:
-                claimed += delivery_store.claim_deliveries(
-                    session, subscription_id, now=now, lease=lease, lease_until=now + self._lease, limit=limit
+            limit = grant.left(subscription_id)
+            if limit > 0 and subscription_id in active:
+                found = delivery_store.claim_deliveries(
+                    session, subscription_id, now=now, lease=grant.lease, lease_until=grant.until, limit=limit
                 )
-        rows = event_store.events_by_id(session, [delivery.event_id for delivery in claimed])
-        secrets = {
-            subscription_id: subscriptions.signing_secrets(self._keyring, active[subscription_id], now=now)
-            for subscription_id in {delivery.subscription_id for delivery in claimed}
-        }
-        return [
-            self._compose(
-                delivery,
-                subscription=active[delivery.subscription_id],
-                row=rows[delivery.event_id],
-                secrets=secrets[delivery.subscription_id],
-            )
-            for delivery in claimed
-        ]
+                grant.take(subscription_id, len(found))
+                claimed += found
+            # as many as there was room for: there may be more, and new ones must not overtake them
+            if grant.left(subscription_id) <= 0:
+                grant.close(subscription_id)
+        return claimed
 
     def has_new_events(self, session: Session) -> bool:
         """Return whether there are events that were not fanned out."""
-        return event_store.newest_seq(session) > event_store.cursor(session, CURSOR)
+        return event_store.behind(session, CURSOR) > 0
 
     async def attempt(self, transport: HttpTransport, claim: Claim) -> Settlement:
         """Send a claimed delivery once."""
@@ -146,51 +169,73 @@ class Deliveries:
         outcome = await transport.send(url=claim.url, headers=headers, body=claim.body)
         return Settlement(delivery=claim.delivery, outcome=outcome, at=at)
 
+    def write_event(self, row: EventRow, *, format: str) -> tuple[str, bytes]:  # noqa: A002 - the contract's word
+        """Return the content type and body of an event."""
+        return events.encode(self.open_event(row), format=format, source=self._source)
+
+    def secrets_of(self, subscription: Subscription, *, now: datetime) -> list[bytes]:
+        """Return what signs for a subscription now."""
+        return subscriptions.signing_secrets(self._keyring, subscription, now=now)
+
     def open_event(self, row: EventRow) -> Event:
         """Return an event as it is published."""
-        data = self._keyring.open(row.data, table="events", column="data", row=row.id)
-        return Event(id=row.id, type=row.type, timestamp=rfc3339(row.created_at), data=msgspec.Raw(data))
+        return Event(id=row.id, type=row.type, timestamp=rfc3339(row.created_at), data=msgspec.Raw(self._open(row)))
 
-    def _compose(self, delivery: Delivery, *, subscription: Subscription, row: EventRow, secrets: list[bytes]) -> Claim:
-        content_type, body = events.encode(self.open_event(row), format=subscription.format, source=self._source)
-        return Claim(delivery=delivery, url=subscription.url, content_type=content_type, body=body, secrets=secrets)
+    def _open(self, row: EventRow) -> bytes:
+        return self._keyring.open(row.data, table="events", column="data", row=row.id)
 
-    def _fan_out(self, session: Session) -> None:
-        """Expand the events since the last turn into what each subscription is owed."""
+    def _fan_out(
+        self, session: Session, *, now: datetime, grant: _Grant, active: Mapping[str, Subscription]
+    ) -> tuple[list[Delivery], dict[str, EventRow]]:
+        """Expand the events since the last turn into what each subscription is owed.
+
+        Returns:
+            The deliveries that are ours to attempt at once, and their events by id.
+        """
         rows = event_store.events_after(session, event_store.cursor(session, CURSOR), limit=_EVENTS_A_TURN)
         if not rows:
-            return
-        now = self._now()
-        wanting = [
-            (subscription, msgspec.convert(subscription.filter, Filter))
-            for subscription in delivery_store.active_subscriptions(session)
-        ]
+            return [], {}
+        wanting = [(subscription, msgspec.convert(subscription.filter, Filter)) for subscription in active.values()]
         owed: list[Delivery] = []
         for row in rows if wanting else ():
-            data: Mapping[str, Any] = msgspec.json.decode(
-                self._keyring.open(row.data, table="events", column="data", row=row.id)
-            )
-            owed += [
-                subscriptions.new_delivery(
+            data: Mapping[str, Any] = msgspec.json.decode(self._open(row))
+            for subscription, wanted in wanting:
+                if not events.wants(event_types=subscription.event_types, filter=wanted, type=row.type, data=data):
+                    continue
+                delivery = subscriptions.new_delivery(
                     event_id=row.id, event_type=row.type, subscription_id=subscription.id, now=now
                 )
-                for subscription, wanted in wanting
-                if events.wants(event_types=subscription.event_types, filter=wanted, type=row.type, data=data)
-            ]
+                if grant.left(subscription.id) > 0:
+                    grant.take(subscription.id, 1)
+                    delivery = msgspec.structs.replace(delivery, lease=grant.lease, lease_until=grant.until)
+                else:
+                    grant.close(subscription.id)
+                owed.append(delivery)
         delivery_store.insert_deliveries(session, owed)
         event_store.move_cursor(session, CURSOR, rows[-1].seq)
+        return [delivery for delivery in owed if delivery.lease], {row.id: row for row in rows}
 
-    def _settle(self, session: Session, settlements: Sequence[Settlement], *, lease: str) -> None:
+    def _settle(
+        self,
+        session: Session,
+        settlements: Sequence[Settlement],
+        *,
+        lease: str,
+        active: dict[str, Subscription],
+    ) -> None:
         """Note what became of attempts; one whose lease has ended meanwhile is somebody else's now."""
+        if not settlements:
+            return
+        held = delivery_store.held(session, [one.delivery.id for one in settlements], lease=lease)
+        settled: list[Settled] = []
         attempts: list[Attempt] = []
         for settlement in settlements:
             delivery, outcome = settlement.delivery, settlement.outcome
+            if delivery.id not in held:
+                continue
             number = delivery.attempt_count + 1
             state, due = self._next(settlement)
-            if not delivery_store.settle_delivery(
-                session, delivery.id, lease=lease, state=state, attempt_count=number, next_attempt_at=due
-            ):
-                continue
+            settled.append(Settled(delivery_id=delivery.id, state=state, attempt_count=number, next_attempt_at=due))
             attempts.append(
                 Attempt(
                     delivery_id=delivery.id,
@@ -201,7 +246,8 @@ class Deliveries:
                     duration_ms=outcome.duration_ms,
                 )
             )
-            self._note_health(session, settlement)
+            self._note_health(session, settlement, active=active)
+        delivery_store.settle_deliveries(session, settled)
         delivery_store.insert_attempts(session, attempts)
 
     def _next(self, settlement: Settlement) -> tuple[str, datetime | None]:
@@ -217,19 +263,82 @@ class Deliveries:
         )
         return ("dead", None) if delay is None else ("pending", now + delay)
 
-    def _note_health(self, session: Session, settlement: Settlement) -> None:
+    def _note_health(self, session: Session, settlement: Settlement, *, active: dict[str, Subscription]) -> None:
         """Keep since when a subscription fails; disable it when it is gone, or has failed for days."""
-        subscription = delivery_store.subscription(session, settlement.delivery.subscription_id)
-        if subscription is None or subscription.state != "active":
+        subscription = active.get(settlement.delivery.subscription_id)
+        if subscription is None:
             return
-        if settlement.outcome.delivered:
-            if subscription.failing_since is not None:
-                delivery_store.update_subscription(session, subscription.id, failing_since=None)
-            return
-        since = subscription.failing_since or settlement.at
-        if subscription.failing_since is None:
-            delivery_store.update_subscription(session, subscription.id, failing_since=since)
+        failing_since = None if settlement.outcome.delivered else subscription.failing_since or settlement.at
+        if failing_since != subscription.failing_since:
+            delivery_store.update_subscription(session, subscription.id, failing_since=failing_since)
+            subscription = msgspec.structs.replace(subscription, failing_since=failing_since)
+            active[subscription.id] = subscription
+        reason = None
         if settlement.outcome.gone:
-            subscriptions.disable(session, self._ingest, subscription, reason="gone")
-        elif self._now() - since >= GIVE_UP_AFTER:
-            subscriptions.disable(session, self._ingest, subscription, reason="failing")
+            reason = "gone"
+        elif failing_since is not None and self._now() - failing_since >= GIVE_UP_AFTER:
+            reason = "failing"
+        if reason is not None:
+            subscriptions.disable(session, self._ingest, subscription, reason=reason)
+            del active[subscription.id]
+
+
+class _Grant:
+    """How much one turn may claim, and how much of it is left.
+
+    Attributes:
+        refused: whether something due had to be left for want of room.
+    """
+
+    def __init__(self, *, lease: str, until: datetime, room: Callable[[str], int], total_room: int) -> None:
+        self.lease = lease
+        self.until = until
+        self.refused = False
+        self._room = room
+        self._total = total_room
+        self._taken: Counter[str] = Counter()
+        self._closed: set[str] = set()
+
+    def left(self, subscription_id: str) -> int:
+        """Return how many more deliveries of a subscription may be claimed."""
+        if subscription_id in self._closed:
+            return 0
+        return min(self._room(subscription_id) - self._taken[subscription_id], self._total)
+
+    def take(self, subscription_id: str, count: int) -> None:
+        """Use some of it."""
+        self._taken[subscription_id] += count
+        self._total -= count
+
+    def close(self, subscription_id: str) -> None:
+        """Leave the rest of a subscription to a later turn."""
+        self._closed.add(subscription_id)
+        self.refused = True
+
+
+class _Composer:
+    """Makes claims: each event's body is written once a format, each subscription's secrets are opened once."""
+
+    def __init__(self, deliveries: Deliveries, *, active: Mapping[str, Subscription], now: datetime) -> None:
+        self._deliveries = deliveries
+        self._active = active
+        self._now = now
+        self._bodies: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._secrets: dict[str, list[bytes]] = {}
+
+    def claim(self, delivery: Delivery, row: EventRow) -> Claim:
+        """Return a delivery ready to be sent."""
+        subscription = self._active[delivery.subscription_id]
+        written = (row.id, subscription.format)
+        if written not in self._bodies:
+            self._bodies[written] = self._deliveries.write_event(row, format=subscription.format)
+        if subscription.id not in self._secrets:
+            self._secrets[subscription.id] = self._deliveries.secrets_of(subscription, now=self._now)
+        content_type, body = self._bodies[written]
+        return Claim(
+            delivery=delivery,
+            url=subscription.url,
+            content_type=content_type,
+            body=body,
+            secrets=self._secrets[subscription.id],
+        )

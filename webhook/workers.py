@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from webhook.bootstrap import Service
-    from webhook.deliveries import Claim, Settlement
+    from webhook.deliveries import Claim, Settlement, Turn
     from webhook.platform_client import PlatformClient
     from webhook.store.tasks import Task
 
@@ -40,6 +40,7 @@ P = ParamSpec("P")
 PROCESS = "worker"
 HEARTBEAT = timedelta(seconds=10)
 _TICK_SECONDS = 1.0
+_SWEEP_SECONDS = 0.2
 _QUICK_LOOK_SECONDS = 0.002  # between looks at the database while events are coming
 _SLOW_LOOK_SECONDS = 0.05  # and when it has been idle: 0.1 % of a core
 _QUICK_LOOKS = 100
@@ -67,6 +68,9 @@ class Worker:
         self._call_now = asyncio.Event()
         self._settlements: list[Settlement] = []
         self._in_flight: Counter[str] = Counter()
+        self._more = False  # the last turn left something due
+        self._unswept = True  # something changed since deliveries owed before were looked for
+        self._swept_at = 0.0
         self._attempts: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
 
@@ -96,7 +100,9 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*loops, *self._attempts, return_exceptions=True)
             if self._settlements:
-                await self._in_database(self._turn)  # what has been sent is noted, or it would be sent again
+                await self._in_database(
+                    self._turn, sweep=False
+                )  # what has been sent is noted, or it would be sent again
         self._database_thread.shutdown()
         self._platform_threads.shutdown(wait=False, cancel_futures=True)
 
@@ -133,36 +139,51 @@ class Worker:
         return look
 
     async def _deliver(self, transport: HttpTransport) -> None:
-        """Take one turn of deliveries whenever there is something to do."""
-        await _wait(self._deliver_now, _TICK_SECONDS)
+        """Take one turn of deliveries whenever there is something to do.
+
+        New events wake us at once. What was owed before (retries, leases of a worker that died, deliveries a
+        client wants again) is looked for every second, and a little sooner after any change.
+        """
+        clock_time = asyncio.get_running_loop().time
+        woken = await _wait(self._deliver_now, _SWEEP_SECONDS if self._unswept else _TICK_SECONDS)
+        self._unswept |= woken
+        since_sweep = clock_time() - self._swept_at
+        sweep = self._more or since_sweep >= (_SWEEP_SECONDS if self._unswept else _TICK_SECONDS)
         if self._stopping.is_set():
             return
-        waiting = bool(self._settlements) or await self._in_database(self._has_deliveries)
+        if sweep:
+            self._swept_at, self._unswept = clock_time(), False
+        waiting = bool(self._settlements) or await self._in_database(self._has_deliveries, sweep=sweep)
         if waiting:
-            for claim in await self._in_database(self._turn):
+            turn = await self._in_database(self._turn, sweep=sweep)
+            self._more = turn.more
+            if turn.behind:
+                self._deliver_now.set()
+            for claim in turn.claims:
                 self._in_flight[claim.delivery.subscription_id] += 1
                 self._spawn(self._attempts, self._attempt(transport, claim))
 
-    def _has_deliveries(self) -> bool:
+    def _has_deliveries(self, *, sweep: bool) -> bool:
         with self._service.database.read() as session:
-            return self._service.deliveries.has_new_events(session) or bool(
-                delivery_store.subscriptions_with_due(session, now=clock.now())
+            return self._service.deliveries.has_new_events(session) or (
+                sweep and bool(delivery_store.subscriptions_with_due(session, now=clock.now()))
             )
 
-    def _turn(self) -> list[Claim]:
+    def _turn(self, *, sweep: bool) -> Turn:
         settings = self._service.settings
         settled = list(self._settlements)
         stopping = self._stopping.is_set()
         with self._service.database.transaction() as session:
-            claims = self._service.deliveries.turn(
+            turn = self._service.deliveries.turn(
                 session,
                 lease=self._lease,
                 settlements=settled,
                 room=lambda subscription: settings.subscription_concurrency - self._in_flight[subscription],
                 total_room=0 if stopping else settings.delivery_concurrency - self._in_flight.total(),
+                sweep=sweep and not stopping,
             )
         del self._settlements[: len(settled)]
-        return claims
+        return turn
 
     async def _attempt(self, transport: HttpTransport, claim: Claim) -> None:
         try:
@@ -224,14 +245,15 @@ class Worker:
         task.add_done_callback(tasks.discard)
 
 
-async def _wait(event: asyncio.Event, seconds: float, *, clear: bool = True) -> None:
-    """Wait for an event or for some time, and take the event back."""
+async def _wait(event: asyncio.Event, seconds: float, *, clear: bool = True) -> bool:
+    """Wait for an event or for some time, and take the event back; return whether it came."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
-        return
+        return False
     if clear:
         event.clear()
+    return True
 
 
 async def run_until_signal(service: Service, make_client: Callable[[], PlatformClient] | None) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from webhook import clock
+from webhook.deliveries import CURSOR
 from webhook.errors import DatabaseError
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
@@ -84,7 +85,7 @@ class _Gauges(Collector):
             tasks = task_store.count_by_state(session, task_store.ACTIVE_STATES)
             kept = callback_store.count_by_state(session)
             pending = delivery_store.count_pending(session)
-            behind = event_store.newest_seq(session) - event_store.cursor(session, "fan_out")
+            behind = event_store.behind(session, CURSOR)
             beat = key_store.last_beat(session, PROCESS)
         yield _gauge("webhook_tasks", "Tasks that are not over, by state.", "state", tasks)
         yield _gauge("webhook_callbacks_kept", "Callbacks kept that are not results, by state.", "state", kept)

@@ -105,10 +105,12 @@ def subscriptions_page(session: Session, *, after: str | None, limit: int) -> li
     return [_subscription(row) for row in session.execute(statement)]
 
 
-def active_subscriptions(session: Session) -> list[Subscription]:
-    """Return all subscriptions that get events."""
-    rows = session.execute(sa.select(subscriptions).where(subscriptions.c.state == "active"))
-    return [_subscription(row) for row in rows]
+_ACTIVE = sa.select(subscriptions).where(subscriptions.c.state == "active").order_by(subscriptions.c.id)
+
+
+def active_subscriptions(session: Session) -> dict[str, Subscription]:
+    """Return all subscriptions that get events, by id."""
+    return {row.id: _subscription(row) for row in session.execute(_ACTIVE)}
 
 
 def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
@@ -125,11 +127,14 @@ def delete_subscription(session: Session, subscription_id: str) -> bool:
     return session.execute(sa.delete(subscriptions).where(subscriptions.c.id == subscription_id)).rowcount == 1
 
 
+_INSERT = insert(deliveries).on_conflict_do_nothing()
+
+
 def insert_deliveries(session: Session, rows: Iterable[Delivery]) -> None:
     """Owe events to subscriptions; what is owed already stays as it is."""
     values = [msgspec.structs.asdict(row) for row in rows]
     if values:
-        session.execute(insert(deliveries).on_conflict_do_nothing(), values)
+        session.execute(_INSERT, values)
 
 
 def delivery(session: Session, delivery_id: str) -> Delivery | None:
@@ -155,64 +160,99 @@ def deliveries_page(
     return [_delivery(row) for row in session.execute(statement)]
 
 
+# Statements of the loop that never rests are made once: building one costs more than running it.
+_NOW = sa.bindparam("now", type_=deliveries.c.next_attempt_at.type)
+_DUE = (
+    deliveries.c.state == sa.literal_column("'pending'"),
+    deliveries.c.next_attempt_at <= _NOW,
+    sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= _NOW),
+)
+_WITH_DUE = sa.select(subscriptions.c.id).where(
+    subscriptions.c.state == "active",
+    sa.exists().where(deliveries.c.subscription_id == subscriptions.c.id, *_DUE).correlate(subscriptions),
+)
+_CLAIM = (
+    sa.update(deliveries)
+    .where(
+        deliveries.c.id.in_(
+            sa.select(deliveries.c.id)
+            .where(deliveries.c.subscription_id == sa.bindparam("of_subscription"), *_DUE)
+            .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
+            .limit(sa.bindparam("most"))
+        )
+    )
+    .values(lease=sa.bindparam("new_lease"), lease_until=sa.bindparam("until", type_=deliveries.c.lease_until.type))
+    .returning(*deliveries.c)
+)
+_HELD = sa.select(deliveries.c.id).where(
+    deliveries.c.id.in_(sa.bindparam("ids", expanding=True)), deliveries.c.lease == sa.bindparam("held")
+)
+_SETTLE = (
+    sa.update(deliveries)
+    .where(deliveries.c.id == sa.bindparam("settled_id"))
+    .values(
+        state=sa.bindparam("new_state"),
+        attempt_count=sa.bindparam("attempts_made"),
+        next_attempt_at=sa.bindparam("due_at", type_=deliveries.c.next_attempt_at.type),
+        lease=None,
+        lease_until=None,
+    )
+)
+_INSERT_ATTEMPT = sa.insert(delivery_attempts)
+
+
 def subscriptions_with_due(session: Session, *, now: datetime) -> list[str]:
     """Return the ids of active subscriptions that are owed a delivery now."""
-    due = sa.exists().where(deliveries.c.subscription_id == subscriptions.c.id, *_due(now)).correlate(subscriptions)
-    return list(session.execute(sa.select(subscriptions.c.id).where(subscriptions.c.state == "active", due)).scalars())
+    return list(session.execute(_WITH_DUE, {"now": now}).scalars())
 
 
 def claim_deliveries(
     session: Session, subscription_id: str, *, now: datetime, lease: str, lease_until: datetime, limit: int
 ) -> list[Delivery]:
     """Take due deliveries of a subscription, the longest due first; nobody else gets them until the lease ends."""
-    due = (
-        sa.select(deliveries.c.id)
-        .where(deliveries.c.subscription_id == subscription_id, *_due(now))
-        .order_by(deliveries.c.next_attempt_at, deliveries.c.id)
-        .limit(limit)
-    )
-    statement = (
-        sa.update(deliveries)
-        .where(deliveries.c.id.in_(due))
-        .values(lease=lease, lease_until=lease_until)
-        .returning(*deliveries.c)
-    )
-    return sorted((_delivery(row) for row in session.execute(statement)), key=lambda delivery: delivery.id)
+    claim = {
+        "of_subscription": subscription_id,
+        "now": now,
+        "new_lease": lease,
+        "until": lease_until,
+        "most": limit,
+    }
+    return sorted((_delivery(row) for row in session.execute(_CLAIM, claim)), key=lambda delivery: delivery.id)
 
 
-def _due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return (
-        deliveries.c.state == sa.literal_column("'pending'"),
-        deliveries.c.next_attempt_at <= now,
-        sa.or_(deliveries.c.lease_until.is_(None), deliveries.c.lease_until <= now),
-    )
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt made of a delivery."""
+
+    delivery_id: str
+    state: str
+    attempt_count: int
+    next_attempt_at: datetime | None
 
 
-def next_due_at(session: Session) -> datetime | None:
-    """Return when the next delivery to an active subscription falls due."""
-    due_at = sa.func.max(deliveries.c.next_attempt_at, sa.func.coalesce(deliveries.c.lease_until, 0))
-    statement = (
-        sa.select(sa.func.min(due_at, type_=deliveries.c.next_attempt_at.type))
-        .select_from(deliveries.join(subscriptions, subscriptions.c.id == deliveries.c.subscription_id))
-        .where(deliveries.c.state == sa.literal_column("'pending'"), subscriptions.c.state == "active")
-    )
-    return session.execute(statement).scalar()
+def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> set[str]:
+    """Return which of these deliveries are still under this lease."""
+    return set(session.execute(_HELD, {"ids": list(delivery_ids), "held": lease}).scalars())
 
 
-def settle_delivery(session: Session, delivery_id: str, *, lease: str, **values: Any) -> bool:
-    """Write the outcome of an attempt, while its lease holds; return whether it was written."""
-    statement = (
-        sa.update(deliveries)
-        .where(deliveries.c.id == delivery_id, deliveries.c.lease == lease)
-        .values(values | {"lease": None, "lease_until": None})
-    )
-    return session.execute(statement).rowcount == 1
+def settle_deliveries(session: Session, settled: Iterable[Settled]) -> None:
+    """Write the outcomes of attempts, and end their leases."""
+    rows = [
+        {
+            "settled_id": one.delivery_id,
+            "new_state": one.state,
+            "attempts_made": one.attempt_count,
+            "due_at": one.next_attempt_at,
+        }
+        for one in settled
+    ]
+    if rows:
+        session.execute(_SETTLE, rows)
 
 
 def insert_attempts(session: Session, rows: Sequence[Attempt]) -> None:
     """Note attempts."""
     if rows:
-        session.execute(sa.insert(delivery_attempts), [msgspec.structs.asdict(row) for row in rows])
+        session.execute(_INSERT_ATTEMPT, [msgspec.structs.asdict(row) for row in rows])
 
 
 def attempts(session: Session, delivery_ids: Iterable[str]) -> dict[str, list[Attempt]]:

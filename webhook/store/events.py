@@ -57,25 +57,40 @@ def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
     return {row.id: EventRow(**row._mapping) for row in rows}  # noqa: SLF001
 
 
+_AFTER = (
+    sa.select(events).where(events.c.seq > sa.bindparam("place")).order_by(events.c.seq).limit(sa.bindparam("most"))
+)
+_AFTER_OF_TYPES = _AFTER.where(events.c.type.in_(sa.bindparam("types", expanding=True)))
+
+
 def events_after(session: Session, seq: int, *, types: Sequence[str] | None = None, limit: int) -> list[EventRow]:
     """Return up to `limit` events after this place, oldest first."""
-    statement = sa.select(events).where(events.c.seq > seq).order_by(events.c.seq).limit(limit)
-    if types is not None:
-        statement = statement.where(events.c.type.in_(types))
-    return [EventRow(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+    place = {"place": seq, "most": limit}
+    rows = (
+        session.execute(_AFTER, place) if types is None else session.execute(_AFTER_OF_TYPES, place | {"types": types})
+    )
+    return [EventRow(**row._mapping) for row in rows]  # noqa: SLF001
 
 
-def newest_seq(session: Session) -> int:
-    """Return the place of the newest event, 0 where there is none."""
-    return session.execute(sa.select(sa.func.max(events.c.seq))).scalar() or 0
+_BEHIND = sa.select(
+    sa.func.coalesce(sa.select(sa.func.max(events.c.seq)).scalar_subquery(), 0)
+    - sa.func.coalesce(sa.select(cursors.c.seq).where(cursors.c.name == sa.bindparam("reader")).scalar_subquery(), 0)
+)
+_CURSOR = sa.select(cursors.c.seq).where(cursors.c.name == sa.bindparam("reader"))
+_MOVE = insert(cursors).values(name=sa.bindparam("reader"), seq=sa.bindparam("place"))
+_MOVE = _MOVE.on_conflict_do_update(index_elements=[cursors.c.name], set_={"seq": _MOVE.excluded.seq})
 
 
-def cursor(session: Session, name: str) -> int:
+def behind(session: Session, reader: str) -> int:
+    """Return how many places a reader is behind the newest event."""
+    return session.execute(_BEHIND, {"reader": reader}).scalar() or 0
+
+
+def cursor(session: Session, reader: str) -> int:
     """Return up to which place a reader has come."""
-    return session.execute(sa.select(cursors.c.seq).where(cursors.c.name == name)).scalar() or 0
+    return session.execute(_CURSOR, {"reader": reader}).scalar() or 0
 
 
-def move_cursor(session: Session, name: str, seq: int) -> None:
+def move_cursor(session: Session, reader: str, seq: int) -> None:
     """Note up to which place a reader has come."""
-    statement = insert(cursors).values(name=name, seq=seq)
-    session.execute(statement.on_conflict_do_update(index_elements=[cursors.c.name], set_={"seq": seq}))
+    session.execute(_MOVE, {"reader": reader, "place": seq})
