@@ -76,30 +76,29 @@ def decode(body: bytes, content_type: str) -> Form:
             raise MalformedBody(f"The field {key} is given twice.")
         fields[key] = value
     return Form(
-        checksum=_required(fields, "checksum"),
-        content=_required(fields, "content").encode(),
-        task_id=_optional(fields, "taskid") or None,
+        checksum=_required(fields, "checksum").decode(),
+        content=_required(fields, "content"),
+        task_id=(_optional(fields, "taskid") or b"").decode() or None,
     )
 
 
-def _required(fields: dict[str, object], name: str) -> str:
+def _required(fields: dict[str, object], name: str) -> bytes:
     value = _optional(fields, name)
     if value is None:
         raise MalformedBody(f"The field {name} is missing.")
     return value
 
 
-def _optional(fields: dict[str, object], name: str) -> str | None:
+def _optional(fields: dict[str, object], name: str) -> bytes | None:
     value = fields.get(name)
     if value is None:
         return None
     if not isinstance(value, str):
         raise MalformedBody(f"The field {name} is not a text.")
     try:
-        value.encode()
+        return value.encode()
     except UnicodeEncodeError:
         raise MalformedBody(f"The field {name} is not UTF-8.") from None
-    return value
 
 
 def _text(body: bytes) -> str:
