@@ -1,0 +1,99 @@
+"""A callback of 10,000 slices, beside the floor and beside small callbacks: `python -m tests.bench.large`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import click
+import msgspec
+from yarl import query_to_pairs
+
+from tests.bench import stage
+from tests.bench.load import UID, Job, Load, requests
+
+_SLICES = 10_000
+_ROUNDS = 7
+_SMALL_RATE = 50.0
+_SMALL_LATENCY = 0.5  # seconds that a small callback may wait at the most beside large ones
+_PEAK_MB = 300
+_MB = 1_000_000
+
+
+def floor_seconds(body: bytes, seed: str) -> float:
+    """Return the time of what cannot be left out: unquote (in C, as the service does), hash, parse."""
+    start = time.perf_counter()
+    fields = dict(query_to_pairs(body.decode()))
+    content = fields["content"].encode()
+    assert hashlib.sha256(f"{UID}{seed}".encode() + content).hexdigest() == fields["checksum"]
+    assert msgspec.json.decode(content)
+    return time.perf_counter() - start
+
+
+@click.command(help=__doc__)
+@click.option("--seconds", default=60.0, show_default=True, help="How long it may take altogether.")
+def main(seconds: float) -> None:
+    """Measure in alternating rounds, then beside small callbacks, and print one table."""
+    deadline = time.monotonic() + seconds * 0.6
+    beside_seconds = seconds / 6
+    floors: list[float] = []
+    ours: list[float] = []
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
+        service = stack.enter_context(stage.service(Path(directory), tasks=2000))
+        load, other = stack.enter_context(Load()), stack.enter_context(Load())
+
+        def job(first: int, *, count: int = 1) -> Job:
+            return Job(
+                port=service.port,
+                path="/callbacks/tNUMBER",
+                seed="sNUMBER",
+                first=first,
+                count=count,
+                seconds=beside_seconds,
+                connections=1,
+                slices=_SLICES,
+            )
+
+        body = next(requests(job(0))).partition(b"\r\n\r\n")[2]
+        for number in range(_ROUNDS + 1):
+            floor = floor_seconds(body, "s0")
+            outcome = load.run(job(number))
+            if outcome.refused:
+                raise click.ClickException("The service refused the large callback.")
+            if number:  # the first warms up
+                floors.append(floor)
+                ours.append(outcome.latencies[0])
+            if time.monotonic() > deadline:
+                break
+        small = msgspec.structs.replace(job(100, count=1900), connections=8, slices=10, rate=_SMALL_RATE)
+        other.start(small)
+        beside = load.run(job(20, count=60))
+        answered = other.outcome()
+        peak = service.peak_bytes() / _MB
+    if beside.refused or answered.refused:
+        raise click.ClickException("The service refused callbacks when large and small ones came together.")
+    stage.show(
+        f"A callback of {len(body) / _MB:.1f} MB with {_SLICES} slices, medians of {len(ours)} alternating rounds",
+        ("", "measured", "target", ""),
+        [
+            ("floor: unquote, hash, parse: ms", f"{median(floors) * 1000:.0f}", "", ""),
+            ("service: sent to answered 200: ms", f"{median(ours) * 1000:.0f}", "", ""),
+            ("ratio", *stage.judged(stage.ratio(ours, floors), 3, at_most=True)),
+            ("peak memory of the web process: MB", *stage.judged(peak, _PEAK_MB, at_most=True, digits=0)),
+            (f"beside small ones: large per {beside.seconds:.0f} s", f"{len(beside.latencies)}", "", ""),
+            ("beside large ones: small answered", f"{len(answered.latencies)}", "", ""),
+            ("beside large ones: small, p50 ms", f"{answered.percentile(0.5) * 1000:.0f}", "", ""),
+            (
+                "beside large ones: small, longest s",
+                *stage.judged(answered.latencies[-1], _SMALL_LATENCY, at_most=True),
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
