@@ -1,7 +1,7 @@
 """The processes of the service: web, worker, and both under one command.
 
-`serve` forks them from one parent, so that the code is loaded once, and ends when it is told to or when one
-of them ends. A child whose parent is gone ends too, and frees the port: nothing survives a kill -9 of the parent.
+`serve` forks them from one parent, so that the code is loaded once, and starts again one that ends. A child
+whose parent is gone ends too, and frees the port: nothing survives a kill -9 of the parent.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import gc
 import os
 import signal
 import socket
-import sys
 import threading
+import time
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from webhook import bootstrap, logs
+from webhook import bootstrap
 from webhook.db import Database
 from webhook.errors import DatabaseError, ServiceError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from webhook.settings import Settings
 
 log = structlog.get_logger()
 
-_STOP_SECONDS = 40  # more than gunicorn's grace for requests
+_SETTLED_SECONDS = 5.0  # a process that lived so long is worth starting again
 
 
 def migrate(settings: Settings) -> Path | None:
@@ -102,10 +102,10 @@ def run_worker(settings: Settings) -> None:
 
 
 def serve(settings: Settings) -> int:
-    """Run web and worker until SIGTERM or SIGINT, or until one of them ends.
+    """Run web and worker until SIGTERM or SIGINT; one that ends by itself is started again.
 
     Returns:
-        The exit status: 0 when told to stop.
+        The exit status: 0 when told to stop, 1 when a process ends as soon as it is started.
     """
     # loaded here, once, for both: forked processes share the memory
     import webhook.app
@@ -114,63 +114,82 @@ def serve(settings: Settings) -> int:
 
     gc.collect()
     gc.freeze()  # what is loaded stays shared: the collector does not touch it
-    children = {
-        _fork(lambda: run_web(settings), settings): "web",
-        _fork(lambda: run_worker(settings), settings): "worker",
-    }
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-        for child in children:
-            os.kill(child, signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    status = 0
-    while children:
-        child, ended = os.wait()
-        name = children.pop(child, None)
-        if name is not None and not stopping:
-            log.error("A process ended by itself; the service stops.", process=name, status=ended)
-            status = 1
-            stop(0, None)
-            signal.alarm(_STOP_SECONDS)
-    return status
+    return _Family({"web": lambda: run_web(settings), "worker": lambda: run_worker(settings)}).run()
 
 
-def _fork(run: Callable[[], None], settings: Settings) -> int:
-    """Run a function in a child that ends with its parent; return the child's pid."""
-    lifeline, held = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(lifeline)
-        os.set_inheritable(held, False)
-        _HELD.append(held)
-        return child
-    os.close(held)
-    for other in _HELD:
-        os.close(other)
-    status = 1
+class _Child(NamedTuple):
+    name: str
+    started_at: float
+    lifeline: int  # our end of a pipe: it closes with us, which the child notices
+
+
+class _Family:
+    """Forked processes that live and end together."""
+
+    def __init__(self, runs: Mapping[str, Callable[[], None]]) -> None:
+        self._runs = runs
+        self._children: dict[int, _Child] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        """Start all and wait for their end; return the exit status."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        for name in self._runs:
+            self._start(name)
+        status = 0
+        while self._children:
+            pid, ended = os.wait()
+            child = self._children.pop(pid, None)
+            if child is None:
+                continue
+            os.close(child.lifeline)
+            if self._stopping:
+                continue
+            if time.monotonic() - child.started_at >= _SETTLED_SECONDS:
+                log.error("A process ended by itself; it is started again.", process=child.name, status=ended)
+                self._start(child.name)
+            else:
+                log.error("A process ended as soon as it was started; the service stops.", process=child.name)
+                status = 1
+                self._stop()
+        return status
+
+    def _stop(self, _number: int = 0, _frame: object = None) -> None:
+        self._stopping = True
+        for pid in self._children:
+            os.kill(pid, signal.SIGTERM)
+
+    def _start(self, name: str) -> None:
+        theirs, ours = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            for child in self._children.values():
+                os.close(child.lifeline)
+            os.close(ours)
+            os._exit(_run_child(self._runs[name], theirs))
+        os.close(theirs)
+        self._children[pid] = _Child(name, time.monotonic(), ours)
+        if self._stopping:  # told so in between
+            os.kill(pid, signal.SIGTERM)
+
+
+def _run_child(run: Callable[[], None], lifeline: int) -> int:
+    """Run a child's function, and return its exit status."""
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
-        logs.configure(settings.log_level)
         run()
-        status = 0
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else 1
+        return stop.code if isinstance(stop.code, int) else 1
     except ServiceError as error:
         log.error(str(error))  # noqa: TRY400 - the sentence is for people
+        return 1
     except Exception:
         log.exception("The process failed.")
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-_HELD: list[int] = []  # the parent's ends of the lifelines; its death closes them
+        return 1
+    return 0
 
 
 def _end_with_parent(lifeline: int) -> None:

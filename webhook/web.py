@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from webhook.settings import Settings
 
 _KEEPALIVE_SECONDS = 75
-_GRACEFUL_SECONDS = 30
+_GRACEFUL_SECONDS = 5  # idle connections use it up; a callback cut off is sent again
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
 

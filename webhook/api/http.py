@@ -15,11 +15,11 @@ import msgspec
 import structlog
 from flask import Flask, Response, request
 from gevent.event import Event
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from webhook.api import callbacks, events, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.docs import PAGE
-from webhook.api.routing import JSON, PROBLEM, Answer, RawRequest, Route, problem, respond
+from webhook.api.routing import JSON, PROBLEM, Answer, RawRequest, Route, authenticate, problem, respond
 from webhook.errors import DatabaseError, RequestError, ServiceError
 from webhook.threads import in_thread
 
@@ -77,7 +77,7 @@ class Api:
             ("/metrics", self._exposition),
         ):
             app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
-        app.register_error_handler(HTTPException, _http_problem)
+        app.register_error_handler(HTTPException, self._http_problem)
         app.register_error_handler(Exception, _fault)
 
     def _view(self, route: Route) -> Callable[..., Response]:
@@ -121,6 +121,20 @@ class Api:
             return answer
         with self._service.database.read() as session:
             return answer.again(session)
+
+    def _http_problem(self, error: HTTPException) -> Response:
+        """Say what Flask itself refuses in the same shape; what is under /v1 is nobody's business without a key."""
+        if request.path.startswith("/v1/"):
+            try:
+                in_thread(authenticate, self._service, request.headers.get("Authorization", ""))
+            except RequestError as refusal:
+                return _problem(refusal)
+            except ServiceError as trouble:
+                return _unavailable(trouble)
+        status = error.code or 500
+        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
+        headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
+        return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
 
     def _readiness(self) -> Response:
         ready, body = in_thread(health.readiness, self._service)
@@ -191,16 +205,6 @@ def _unavailable(error: ServiceError) -> Response:
         "detail": "The service cannot do this now; try again later.",
     }
     return Response(msgspec.json.encode(body), 503, headers=_RETRY_AFTER, content_type=PROBLEM)
-
-
-def _http_problem(error: HTTPException) -> Response:
-    """Say what Flask itself refuses in the same shape; `Allow` and the like stay."""
-    status = error.code or 500
-    body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description or error.name}
-    headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
-    if isinstance(error, RequestEntityTooLarge):
-        body["detail"] = "The body is too large."
-    return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
 
 
 def _fault(error: Exception) -> Response:
