@@ -1,0 +1,1 @@
+"""The tests; each is named after what it claims."""

@@ -55,9 +55,11 @@ class Batcher(Generic[T, R]):
         self._run = run
         self._capacity = capacity
         self._largest = largest
-        self._waiting: deque[tuple[T, Waiter]] = deque()
+        self._waiting: deque[tuple[T, Waiter[Exception | R]]] = deque()
         self._busy = False
-        self._batches: queue.SimpleQueue[tuple[list[tuple[T, Waiter]], threading.Event]] = queue.SimpleQueue()
+        self._batches: queue.SimpleQueue[tuple[list[tuple[T, Waiter[Exception | R]]], threading.Event]] = (
+            queue.SimpleQueue()
+        )
         self._loop = gevent.get_hub().loop
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -70,13 +72,13 @@ class Batcher(Generic[T, R]):
         """
         if len(self._waiting) >= self._capacity:
             raise Overloaded("More callbacks are waiting for the disk than WEBHOOK_CALLBACK_QUEUE allows.")
-        waiter = Waiter()
+        waiter: Waiter[Exception | R] = Waiter()
         self._waiting.append((item, waiter))
         if not self._busy:
             # The hub comes to it after all requests that can be read now: their items go together.
             self._busy = True
             self._loop.run_callback(self._hand_over)
-        result: Exception | R = waiter.get()
+        result = waiter.get()
         if isinstance(result, Exception):
             raise result
         return result
@@ -94,7 +96,7 @@ class Batcher(Generic[T, R]):
             computed.set()
             self._loop.run_callback_threadsafe(self._settle, [waiter for _, waiter in batch], results)
 
-    def _settle(self, waiters: Sequence[Waiter], results: Sequence[object]) -> None:
+    def _settle(self, waiters: Sequence[Waiter[Exception | R]], results: Sequence[Exception | R]) -> None:
         if self._waiting:
             # The next batch first: the disk works on it while the hub answers the last one's requests.
             self._hand_over()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import flask
 import msgspec
 import structlog
-from werkzeug.wrappers import Request, Response
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request, Response
 
 from webhook import clock, forms
 from webhook.batching import Batcher
@@ -160,9 +160,8 @@ class CallbackReceiver:
         """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
         try:
             with self._database.transaction() as session:
-                results = list(self._ingest.accept(session, arrivals))
+                results: list[str | Exception | None] = list(self._ingest.accept(session, arrivals))
                 computed()
-            return results
         except DatabaseError as error:
             return [error] * len(arrivals)
         except Exception as error:
@@ -173,6 +172,7 @@ class CallbackReceiver:
                 return [DatabaseError(f"The callback could not be stored ({type(error).__name__}).")]
             problem = "The content could not be worked into its task; this is a fault of the service."
             return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)], computed)
+        return results
 
 
 _WORDS = {

@@ -184,7 +184,7 @@ class Ingest:
                 other = incoming.get(key)
                 incoming[key] = piece if other is None else better(other, piece)
         if not incoming:
-            return _Merge(labels=task.labels)
+            return _Merge(labels=task.labels, risk_level=task.risk_level)
         stored: dict[bytes, Slice] = {}
         if task.slice_count:
             touched = slice_store.overlapping_pages(session, task.id, first_key=min(incoming), last_key=max(incoming))
@@ -204,13 +204,16 @@ class Ingest:
         )
         pages = self._pages(task.id, sorted(merged.items()))
         if replaced:
-            # A label may have gone with the version that carried it, so all slices are counted again.
+            # A label or level may have gone with the version that bore it, so all slices are counted again.
             elsewhere = [piece for page in slice_store.pages(session, task.id) for piece in self.open_slices(page)]
-            labels = _count_labels((), [*elsewhere, *merged.values()])
+            every = [*elsewhere, *merged.values()]
+            labels, risk_level = _count_labels((), every), highest({piece.risk_level for piece in every})
         else:
             labels = _count_labels(task.labels, fresh)
+            risk_level = highest({task.risk_level, *[piece.risk_level for piece in fresh]})
         return _Merge(
             labels=labels,
+            risk_level=risk_level,
             pages=pages,
             flagged=[piece for _, piece in flagged],
             fresh_count=len(fresh),
@@ -256,6 +259,7 @@ class _Merge(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         labels: the task's label summary afterwards.
+        risk_level: the highest of the task's slices afterwards.
         pages: pages to insert; the ones they replace are deleted already.
         flagged: slices that reach the flag level for the first time, in time order.
         fresh_count: slices of stretches of time that were not there before.
@@ -263,6 +267,7 @@ class _Merge(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     labels: tuple[LabelSummary, ...]
+    risk_level: str | None
     pages: list[SlicePage] = []
     flagged: list[Slice] = []
     fresh_count: int = 0
@@ -335,19 +340,16 @@ def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
     """Return the task after these results."""
     results = [arrival.result for arrival in arrivals if arrival.result is not None]
     received_at = max(arrival.received_at for arrival in arrivals)
-    state, error = task.state, task.error
-    has_slices = bool(task.slice_count or merge.incoming)
-    for result in results:
-        state, error = _next_state(task, state, error, result=result, has_slices=has_slices)
     stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
-    risk_level = highest({task.risk_level, stated, *[piece.risk_level for piece in merge.incoming]})
+    has_result = bool(task.slice_count or merge.incoming) or stated is not None
+    state, error = _next_state(task, results, has_result=has_result)
     finished = state in _FINAL_STATES
     return msgspec.structs.replace(
         task,
         state=state,
         error=error,
         platform_task_id=task.platform_task_id or next((r.task_id for r in results if r.task_id), None),
-        risk_level=risk_level,
+        risk_level=highest((merge.risk_level, stated)),
         stated_risk_level=stated,
         labels=merge.labels,
         slice_count=task.slice_count + merge.fresh_count,
@@ -361,27 +363,44 @@ def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
     )
 
 
-def _next_state(
-    task: Task, state: str, error: dict[str, Any] | None, *, result: Result, has_slices: bool
-) -> tuple[str, dict[str, Any] | None]:
-    """Return the state and error after one result; the order of results makes no difference.
+def _next_state(task: Task, results: Sequence[Result], *, has_result: bool) -> tuple[str, dict[str, Any] | None]:
+    """Return the state and error after some results: the same in whatever order they come.
 
     A stream is not ended by a callback with code 200: the query decides that it is over. A result
-    counts even after the task was given up; a stream that breaks after some results is completed with them.
+    counts even after the task was given up; a task that breaks after some results is completed with them.
+
+    Args:
+        has_result: whether the task has anything to show by now, these results included.
     """
-    if result.has_data and result.code in {None, codes.OK}:
-        if task.kind == "audio" and state != "canceled":
-            return "completed", None
-        if state in {"failed", "expired"}:
-            return "completed", error
-        return ("processing" if state == "queued" else state), error
-    if state in _FINAL_STATES:
+    state, error = task.state, task.error
+    answered = any(result.has_data and result.code in {None, codes.OK} for result in results)
+    if state == "canceled" or (state == "completed" and error is None):
         return state, error
-    row = codes.code_of(result.code)
-    if result.has_data or row.remedy in {Remedy.PROCEED, Remedy.ASK_LATER}:
+    if answered and task.kind == "audio":
+        return "completed", None
+    if state == "expired":
+        return ("completed" if answered else state), error
+    broken = state in _FINAL_STATES
+    failures = [_failure(result.code) for result in results if _fails(result)]
+    if not broken and not failures:
         return "processing", error
-    failure = {"code": result.code, "reason": row.reason, "message": row.message}
-    return ("completed" if has_slices else "failed"), failure
+    known = [error] if broken and error else []
+    return ("completed" if has_result else "failed"), min([*known, *failures], key=_precedence, default=None)
+
+
+def _fails(result: Result) -> bool:
+    return not result.has_data and codes.code_of(result.code).remedy not in {Remedy.PROCEED, Remedy.ASK_LATER}
+
+
+def _failure(code: int | None) -> dict[str, Any]:
+    row = codes.code_of(code)
+    return {"code": code, "reason": row.reason, "message": row.message}
+
+
+def _precedence(error: dict[str, Any]) -> tuple[bool, int]:
+    """Order errors: what the platform says comes before what we concluded ourselves."""
+    code = error.get("code")
+    return code is None, code or 0
 
 
 def _count_labels(start: Iterable[LabelSummary], slices: Iterable[Slice]) -> tuple[LabelSummary, ...]:

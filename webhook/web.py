@@ -26,13 +26,13 @@ _GRACEFUL_SECONDS = 5  # idle connections use it up; a callback cut off is sent 
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
 
-class CooperativeWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
+class CooperativeWorker(GeventWorker):
     """gunicorn's gevent worker without monkey patching."""
 
     def init_process(self) -> None:
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
-        super().init_process()
+        super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def patch(self) -> None:
         """Make the listening sockets gevent's, which is all that the server needs."""
@@ -42,7 +42,7 @@ class CooperativeWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no t
         ]
 
 
-class Web(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+class Web(BaseApplication):
     """gunicorn, configured by our settings alone.
 
     Args:
@@ -52,7 +52,7 @@ class Web(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     def __init__(self, settings: Settings, make_app: Callable[[], Flask]) -> None:
         self._settings = settings
         self._make_app = make_app
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def load_config(self) -> None:
         """Set what gunicorn would read from its command line and files."""
@@ -69,7 +69,7 @@ class Web(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "control_socket_disable": True,
         }
         for name, value in options.items():
-            self.cfg.set(name, value)
+            self.cfg.set(name, value)  # type: ignore[union-attr] # set by then
 
     def load(self) -> Flask:
         """Return the application."""

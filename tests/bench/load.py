@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 UID = "42"
 _NUMBER = "NUMBER"  # what stands for a callback's number until it is known
-_TEXT = "transcript of what was said in the voice room, 内容审核产品测试, and then some more of it by the next one who spoke"
+_TEXT = (
+    "transcript of what was said in the voice room, 内容审核产品测试, and then more of it by the next one to speak up"
+)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,18 +13,17 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import msgspec
 import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
 from tests.bench.load import UID
 from webhook import bootstrap, clock, models, settings
-from webhook.callbacks import token_digest
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
 from webhook.store.receivers import Receiver
 from webhook.store.tasks import Task
+from webhook.tokens import Secrets, seal_secrets, token_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,7 +98,7 @@ def gunicorn(
 
 @contextmanager
 def service(directory: Path, *, tasks: int) -> Iterator[Server]:
-    """Run the service's web process over a database of so many tasks, with tokens t0, t1, … and seeds s0, s1, …"""
+    """Run the service's web process over a database of so many tasks, with tokens and seeds t0, s0, and so on."""
     port = free_port()
     environ = {
         "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
@@ -124,8 +123,7 @@ def create_database(loaded: settings.Settings, *, tasks: int) -> None:
     now = clock.now()
 
     def secrets(table: str, row: str, token: str, seed: str) -> bytes:
-        plain = msgspec.json.encode({"token": token, "seed": seed})
-        return made.keyring.seal(plain, table=table, column="secrets", row=row)
+        return seal_secrets(made.keyring, Secrets(token=token, seed=seed), table=table, row=row)
 
     def task(number: int) -> Task:
         task_id = clock.new_id("task", now)

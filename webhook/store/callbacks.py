@@ -43,6 +43,8 @@ def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     """Insert callbacks and return the ids of those that are new; the others came before."""
     values = [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in rows]
     ids = [row.id for row in rows]
+    if not ids:
+        return set()
     if session.exec_driver_sql(_INSERT, values).rowcount == len(ids):
         return set(ids)
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())

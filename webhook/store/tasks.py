@@ -94,7 +94,8 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "source": msgspec.json.decode,
     "error": msgspec.json.decode,
     "labels": _LABELS.decode,
-} | dict.fromkeys((name for name in Task.__struct_fields__ if name.endswith(("_at", "_until"))), clock.from_microseconds)
+    **{name: clock.from_microseconds for name in Task.__struct_fields__ if name.endswith(("_at", "_until"))},
+}
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     name: clock.to_microseconds if read is clock.from_microseconds else to_json for name, read in _READ.items()
 }

@@ -1,0 +1,113 @@
+"""Batches: gathered by a hub's greenlets, run in a thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import gevent
+import pytest
+
+from webhook.batching import Batcher
+from webhook.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+PATIENCE = 10  # seconds until a test that hangs fails
+
+
+def submit_all(batcher: Batcher[int, int], items: Sequence[int]) -> list[int | Exception]:
+    def submit(item: int) -> int | Exception:
+        try:
+            return batcher.submit(item)
+        except Exception as error:  # noqa: BLE001 - to be looked at
+            return error
+
+    greenlets = [gevent.spawn(submit, item) for item in items]
+    return [greenlet.get(timeout=PATIENCE) for greenlet in greenlets]
+
+
+def test_each_item_gets_its_own_result() -> None:
+    def double(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
+        return [2 * item for item in batch]
+
+    assert submit_all(Batcher(double, name="b", capacity=100), range(50)) == [2 * item for item in range(50)]
+
+
+def test_what_can_be_submitted_at_once_goes_in_one_batch_up_to_the_largest() -> None:
+    batches: list[list[int]] = []
+
+    def note(batch: Sequence[int], _computed: Callable[[], None]) -> Sequence[int]:
+        batches.append(list(batch))
+        return batch
+
+    submit_all(Batcher(note, name="b", capacity=100, largest=4), range(10))
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_an_error_is_raised_for_its_item_alone() -> None:
+    fault = ValueError("two")
+
+    def refuse_two(batch: Sequence[int], _computed: Callable[[], None]) -> list[int | Exception]:
+        return [fault if item == 2 else item for item in batch]
+
+    assert submit_all(Batcher(refuse_two, name="b", capacity=100), [1, 2, 3]) == [1, fault, 3]
+
+
+def test_the_batch_runs_in_another_thread() -> None:
+    def name(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
+        return [threading.get_ident() for _ in batch]
+
+    (ident,) = submit_all(Batcher(name, name="b", capacity=1), [1])
+    assert ident != threading.get_ident()
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_the_hub_goes_on_while_a_batch_waits_for_the_disk_whether_it_says_so_or_not(says_so: bool) -> None:  # noqa: FBT001
+    disk = threading.Event()
+
+    def wait(batch: Sequence[int], computed: Callable[[], None]) -> Sequence[int]:
+        if says_so:
+            computed()
+        assert disk.wait(PATIENCE)
+        return batch
+
+    batcher = Batcher(wait, name="b", capacity=10)
+    waiting = gevent.spawn(batcher.submit, 1)
+    while batcher._waiting or not batcher._busy:
+        gevent.sleep()
+    assert not waiting.ready()
+    disk.set()  # by the hub's thread: it was not held up
+    assert waiting.get(timeout=PATIENCE) == 1
+
+
+def test_what_comes_while_a_batch_runs_goes_in_the_next_one_together() -> None:
+    started, disk = threading.Event(), threading.Event()
+    batches: list[list[int]] = []
+
+    def wait(batch: Sequence[int], computed: Callable[[], None]) -> Sequence[int]:
+        batches.append(list(batch))
+        started.set()
+        computed()
+        assert disk.wait(PATIENCE)
+        return batch
+
+    batcher = Batcher(wait, name="b", capacity=10)
+    first = gevent.spawn(batcher.submit, 1)
+    while not started.is_set():
+        gevent.sleep()
+    others = [gevent.spawn(batcher.submit, item) for item in (2, 3)]
+    gevent.sleep()
+    disk.set()
+    gevent.joinall([first, *others], timeout=PATIENCE, raise_error=True)
+    assert batches == [[1], [2, 3]]
+
+
+def test_one_more_than_the_capacity_is_refused_at_once_and_the_others_are_served() -> None:
+    def serve(batch: Sequence[int], _computed: Callable[[], None]) -> Sequence[int]:
+        return batch
+
+    one, two, refused = submit_all(Batcher(serve, name="b", capacity=2), [1, 2, 3])
+    assert (one, two) == (1, 2)
+    assert isinstance(refused, Overloaded)
