@@ -6,6 +6,8 @@ leaving `Database.transaction()`.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -62,6 +64,7 @@ class Database:
         self._writing = self._engine.execution_options(writing=True)
         self._turn = threading.Lock()
         self._lock_file: Any = None
+        self._bell = Bell(self.path)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -82,6 +85,7 @@ class Database:
         """
         with _translated(self.path), self._turn, self._flock(), self._writing.begin() as session:
             yield session
+        self._bell.ring()
 
     def revision(self) -> str | None:
         """Return the migration that the database is at, None where there was none yet."""
@@ -94,6 +98,13 @@ class Database:
         """Return a check of whether anyone changed the database."""
         return Changes(self.path)
 
+    def bell(self) -> socket.socket | None:
+        """Return a socket that becomes readable when any process commits; None where there can be none.
+
+        One process at a time has it: the last that asked.
+        """
+        return self._bell.hang()
+
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database file, as far as readers allow."""
         with _translated(self.path), self._engine.connect() as session:
@@ -102,6 +113,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+        self._bell.close()
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
@@ -121,6 +133,48 @@ class Database:
             yield
         finally:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+
+class Bell:
+    """Rings in another process when this one has committed: a datagram to a socket beside the database.
+
+    It only saves waiting. A ring that is lost, or has nobody to hear it, is made up for by looking (`Changes`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._address = f"{path}-wake"
+        self._sender: socket.socket | None = None
+        self._hung: socket.socket | None = None
+
+    def ring(self) -> None:
+        """Tell the listener, if it is another process and there is one, that something was committed."""
+        if self._hung is not None:
+            return
+        with contextlib.suppress(OSError, AttributeError):
+            if self._sender is None:
+                self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                self._sender.setblocking(False)
+            self._sender.sendto(b"\0", self._address)
+
+    def hang(self) -> socket.socket | None:
+        """Listen; None where the system has no such sockets, or the path is too long for one."""
+        try:
+            Path(self._address).unlink(missing_ok=True)
+            self._hung = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._hung.setblocking(False)
+            self._hung.bind(self._address)
+        except (OSError, AttributeError):
+            self.close()
+        return self._hung
+
+    def close(self) -> None:
+        """Close the sockets, and take the bell down if it hangs here."""
+        for one in (self._sender, self._hung):
+            if one is not None:
+                one.close()
+        if self._hung is not None:
+            Path(self._address).unlink(missing_ok=True)
+        self._sender = self._hung = None
 
 
 class Changes:

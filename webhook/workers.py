@@ -1,12 +1,13 @@
 """The worker process: deliveries, calls of the platform, housekeeping; stops on SIGTERM.
 
 One asyncio loop. Whatever blocks runs in threads: the database in one, the platform's SDK in a few. The
-loops wake when the database changes, and every second besides, which is the net beneath.
+loops wake when the database changes (`db.Bell`), and every second besides, which is the net beneath.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import secrets
 import signal
@@ -25,6 +26,7 @@ from webhook.store import tasks as task_store
 from webhook.transport import HttpTransport
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Awaitable, Callable
 
     from webhook.bootstrap import Service
@@ -41,9 +43,7 @@ PROCESS = "worker"
 HEARTBEAT = timedelta(seconds=10)
 _TICK_SECONDS = 1.0
 _SWEEP_SECONDS = 0.2
-_QUICK_LOOK_SECONDS = 0.002  # between looks at the database while events are coming
-_SLOW_LOOK_SECONDS = 0.05  # and when it has been idle: 0.1 % of a core
-_QUICK_LOOKS = 100
+_LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
 _AFTER_FAULT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
@@ -123,20 +123,29 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._database_thread, call)
 
     def _watch(self) -> Callable[[], Awaitable[None]]:
-        """Wake the loops when anybody commits: at once while much happens, within 50 ms after a pause."""
+        """Wake the loops when anybody commits: at once by the bell, and by looking where a ring was lost."""
         changes = self._service.database.watch()
-        quiet = 0
+        bell = self._service.database.bell()
+        if bell is not None:
+            asyncio.get_running_loop().add_reader(bell, self._hear, bell)
+        pause = _LOOK_SECONDS if bell is None else _TICK_SECONDS
 
         async def look() -> None:
-            nonlocal quiet
             if changes.seen():
-                quiet = 0
-                self._deliver_now.set()
-                self._call_now.set()
-            quiet += 1
-            await asyncio.sleep(_QUICK_LOOK_SECONDS if quiet < _QUICK_LOOKS else _SLOW_LOOK_SECONDS)
+                self._wake()
+            await asyncio.sleep(pause)
 
         return look
+
+    def _hear(self, bell: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while bell.recv(1):
+                pass
+        self._wake()
+
+    def _wake(self) -> None:
+        self._deliver_now.set()
+        self._call_now.set()
 
     async def _deliver(self, transport: HttpTransport) -> None:
         """Take one turn of deliveries whenever there is something to do.
@@ -153,9 +162,8 @@ class Worker:
             return
         if sweep:
             self._swept_at, self._unswept = clock_time(), False
-        waiting = bool(self._settlements) or await self._in_database(self._has_deliveries, sweep=sweep)
-        if waiting:
-            turn = await self._in_database(self._turn, sweep=sweep)
+        turn = await self._in_database(self._turn, sweep=sweep)
+        if turn is not None:
             self._more = turn.more
             if turn.behind:
                 self._deliver_now.set()
@@ -169,7 +177,10 @@ class Worker:
                 sweep and bool(delivery_store.subscriptions_with_due(session, now=clock.now()))
             )
 
-    def _turn(self, *, sweep: bool) -> Turn:
+    def _turn(self, *, sweep: bool) -> Turn | None:
+        """Take a turn, or None where a look tells that there is nothing to do."""
+        if not self._settlements and not self._has_deliveries(sweep=sweep):
+            return None
         settings = self._service.settings
         settled = list(self._settlements)
         stopping = self._stopping.is_set()
@@ -225,7 +236,7 @@ class Worker:
             log.warning("A call of the platform could not be settled.", task=task.id, error=str(error))
         except Exception:
             log.exception("A call of the platform failed.", task=task.id)
-        self._call_now.set()
+        self._wake()
 
     async def _keep_house(self) -> None:
         """Show that we are alive, and forget what has expired."""

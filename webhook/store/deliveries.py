@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
+from webhook import clock
 from webhook.models import deliveries, delivery_attempts, events, subscriptions
+from webhook.store.text import insert_text, marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -127,14 +128,19 @@ def delete_subscription(session: Session, subscription_id: str) -> bool:
     return session.execute(sa.delete(subscriptions).where(subscriptions.c.id == subscription_id)).rowcount == 1
 
 
-_INSERT = insert(deliveries).on_conflict_do_nothing()
+_INSERT = f"{insert_text(deliveries, Delivery.__struct_fields__)} ON CONFLICT DO NOTHING"
 
 
 def insert_deliveries(session: Session, rows: Iterable[Delivery]) -> None:
     """Owe events to subscriptions; what is owed already stays as it is."""
-    values = [msgspec.structs.asdict(row) for row in rows]
+    values = [tuple(_written(value) for value in msgspec.structs.astuple(row)) for row in rows]
     if values:
-        session.execute(_INSERT, values)
+        session.exec_driver_sql(_INSERT, values)
+
+
+def _written(value: Any) -> Any:
+    """Return a value as the database keeps it."""
+    return clock.to_microseconds(value) if isinstance(value, datetime) else value
 
 
 def delivery(session: Session, delivery_id: str) -> Delivery | None:
@@ -184,21 +190,12 @@ _CLAIM = (
     .values(lease=sa.bindparam("new_lease"), lease_until=sa.bindparam("until", type_=deliveries.c.lease_until.type))
     .returning(*deliveries.c)
 )
-_HELD = sa.select(deliveries.c.id).where(
-    deliveries.c.id.in_(sa.bindparam("ids", expanding=True)), deliveries.c.lease == sa.bindparam("held")
-)
+_HELD = "SELECT id FROM deliveries WHERE lease = ? AND id IN ({marks})"
 _SETTLE = (
-    sa.update(deliveries)
-    .where(deliveries.c.id == sa.bindparam("settled_id"))
-    .values(
-        state=sa.bindparam("new_state"),
-        attempt_count=sa.bindparam("attempts_made"),
-        next_attempt_at=sa.bindparam("due_at", type_=deliveries.c.next_attempt_at.type),
-        lease=None,
-        lease_until=None,
-    )
+    "UPDATE deliveries SET state = ?, attempt_count = ?, next_attempt_at = ?, lease = NULL, lease_until = NULL"
+    " WHERE id = ?"
 )
-_INSERT_ATTEMPT = sa.insert(delivery_attempts)
+_INSERT_ATTEMPT = insert_text(delivery_attempts, Attempt.__struct_fields__)
 
 
 def subscriptions_with_due(session: Session, *, now: datetime) -> list[str]:
@@ -231,28 +228,23 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
 def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> set[str]:
     """Return which of these deliveries are still under this lease."""
-    return set(session.execute(_HELD, {"ids": list(delivery_ids), "held": lease}).scalars())
+    ids = list(delivery_ids)
+    rows = session.exec_driver_sql(_HELD.format(marks=marks(len(ids))), (lease, *ids))
+    return set(rows.scalars())
 
 
 def settle_deliveries(session: Session, settled: Iterable[Settled]) -> None:
     """Write the outcomes of attempts, and end their leases."""
-    rows = [
-        {
-            "settled_id": one.delivery_id,
-            "new_state": one.state,
-            "attempts_made": one.attempt_count,
-            "due_at": one.next_attempt_at,
-        }
-        for one in settled
-    ]
-    if rows:
-        session.execute(_SETTLE, rows)
+    values = [(one.state, one.attempt_count, _written(one.next_attempt_at), one.delivery_id) for one in settled]
+    if values:
+        session.exec_driver_sql(_SETTLE, values)
 
 
 def insert_attempts(session: Session, rows: Sequence[Attempt]) -> None:
     """Note attempts."""
     if rows:
-        session.execute(_INSERT_ATTEMPT, [msgspec.structs.asdict(row) for row in rows])
+        values = [tuple(_written(value) for value in msgspec.structs.astuple(row)) for row in rows]
+        session.exec_driver_sql(_INSERT_ATTEMPT, values)
 
 
 def attempts(session: Session, delivery_ids: Iterable[str]) -> dict[str, list[Attempt]]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from webhook import clock
-from webhook.models import cursors, events
-from webhook.store.text import insert_text
+from webhook.models import events
+from webhook.store.text import insert_text, marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,40 +56,37 @@ def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
     return {row.id: EventRow(**row._mapping) for row in rows}  # noqa: SLF001
 
 
-_AFTER = (
-    sa.select(events).where(events.c.seq > sa.bindparam("place")).order_by(events.c.seq).limit(sa.bindparam("most"))
-)
-_AFTER_OF_TYPES = _AFTER.where(events.c.type.in_(sa.bindparam("types", expanding=True)))
+_FIELDS = ", ".join(EventRow.__struct_fields__)
+_AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
+_AFTER_OF_TYPES = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND type IN ({{marks}}) ORDER BY seq LIMIT ?"  # noqa: S608
+_NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
+_CURSOR = "SELECT seq FROM cursors WHERE name = ?"
+_MOVE = "INSERT INTO cursors (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq"
 
 
 def events_after(session: Session, seq: int, *, types: Sequence[str] | None = None, limit: int) -> list[EventRow]:
     """Return up to `limit` events after this place, oldest first."""
-    place = {"place": seq, "most": limit}
-    rows = (
-        session.execute(_AFTER, place) if types is None else session.execute(_AFTER_OF_TYPES, place | {"types": types})
-    )
-    return [EventRow(**row._mapping) for row in rows]  # noqa: SLF001
-
-
-_BEHIND = sa.select(
-    sa.func.coalesce(sa.select(sa.func.max(events.c.seq)).scalar_subquery(), 0)
-    - sa.func.coalesce(sa.select(cursors.c.seq).where(cursors.c.name == sa.bindparam("reader")).scalar_subquery(), 0)
-)
-_CURSOR = sa.select(cursors.c.seq).where(cursors.c.name == sa.bindparam("reader"))
-_MOVE = insert(cursors).values(name=sa.bindparam("reader"), seq=sa.bindparam("place"))
-_MOVE = _MOVE.on_conflict_do_update(index_elements=[cursors.c.name], set_={"seq": _MOVE.excluded.seq})
+    if types is None:
+        rows = session.exec_driver_sql(_AFTER, (seq, limit))
+    else:
+        rows = session.exec_driver_sql(_AFTER_OF_TYPES.format(marks=marks(len(types))), (seq, *types, limit))
+    return [
+        EventRow(seq=place, id=id_, type=type_, task_id=task_id, created_at=clock.from_microseconds(created), data=data)
+        for place, id_, type_, task_id, created, data in rows
+    ]
 
 
 def behind(session: Session, reader: str) -> int:
     """Return how many places a reader is behind the newest event."""
-    return session.execute(_BEHIND, {"reader": reader}).scalar() or 0
+    newest: int = session.exec_driver_sql(_NEWEST).scalar_one()
+    return newest - cursor(session, reader)
 
 
 def cursor(session: Session, reader: str) -> int:
     """Return up to which place a reader has come."""
-    return session.execute(_CURSOR, {"reader": reader}).scalar() or 0
+    return session.exec_driver_sql(_CURSOR, (reader,)).scalar() or 0
 
 
 def move_cursor(session: Session, reader: str, seq: int) -> None:
     """Note up to which place a reader has come."""
-    session.execute(_MOVE, {"reader": reader, "place": seq})
+    session.exec_driver_sql(_MOVE, (reader, seq))
