@@ -7,6 +7,7 @@ also turns invalid bytes into text and takes the first of two fields.
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     task_id: str | None
 
 
+@functools.lru_cache(maxsize=64)
 def media_type(content_type: str) -> str | None:
     """Return which of the three bodies a Content-Type announces, None where it is none of them."""
     kind, options = parse_options_header(content_type)
