@@ -109,4 +109,4 @@ def count_by_state(session: Session) -> dict[str, int]:
     statement = (
         sa.select(callbacks.c.state, sa.func.count()).where(callbacks.c.state != "accepted").group_by(callbacks.c.state)
     )
-    return {"unreadable": 0, "quarantined": 0} | dict(session.execute(statement).tuples().all())
+    return {"unreadable": 0, "quarantined": 0} | {row[0]: row[1] for row in session.execute(statement)}

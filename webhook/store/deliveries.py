@@ -294,4 +294,4 @@ def count_pending(session: Session) -> dict[str, int]:
         .where(deliveries.c.state == sa.literal_column("'pending'"))
         .group_by(deliveries.c.subscription_id)
     )
-    return dict(session.execute(statement).tuples().all())
+    return {row[0]: row[1] for row in session.execute(statement)}

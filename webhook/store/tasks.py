@@ -328,4 +328,4 @@ def _label_is(pattern: str) -> sa.ColumnElement[bool]:
 def count_by_state(session: Session, states: Sequence[str]) -> dict[str, int]:
     """Return how many tasks are in each of these states."""
     statement = sa.select(tasks.c.state, sa.func.count()).where(tasks.c.state.in_(states)).group_by(tasks.c.state)
-    return dict.fromkeys(states, 0) | dict(session.execute(statement).tuples().all())
+    return dict.fromkeys(states, 0) | {row[0]: row[1] for row in session.execute(statement)}
