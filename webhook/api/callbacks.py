@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook import clock
 from webhook.api import schemas
-from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.api.routing import Answer, Request, Role, Route
 from webhook.errors import NotFound
 from webhook.store import callbacks as callback_store
 
@@ -37,15 +37,14 @@ def _found(session: Session, callback_id: str) -> Callback:
 
 def _list(request: Request, session: Session) -> Answer:
     query: schemas.CallbackQuery = request.query
-    after = decode_cursor(query.cursor, str)
     found = callback_store.list_callbacks(
         session,
         state=query.state,
         task_id=query.task_id,
-        after=None if after is None else after[0],
+        after=query.cursor,
         limit=query.limit,
     )
-    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    cursor = found[-1].id if len(found) == query.limit else None
     return Answer(body={"items": [_shape(callback) for callback in found], "next_cursor": cursor})
 
 

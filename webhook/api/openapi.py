@@ -76,7 +76,7 @@ def _operation(route: Route, schemas: Any) -> dict[str, Any]:
         "summary": route.summary,
         "operationId": route.call.__module__.rpartition(".")[2] + route.call.__name__,
         "tags": [route.tag],
-        "description": f"Role: {route.role.name.lower()}.",
+        "description": _description(route),
         "parameters": list(_parameters(route)),
         "responses": _responses(route, schemas),
     }
@@ -88,6 +88,17 @@ def _operation(route: Route, schemas: Any) -> dict[str, Any]:
     return operation
 
 
+def _description(route: Route) -> str:
+    """Say what no schema can: a key that is used again with another body is refused, though each is well-formed."""
+    role = f"Role: {route.role.name.lower()}."
+    if not route.creates:
+        return role
+    return (
+        f"{role} The header `Idempotency-Key`, of up to {LONGEST_KEY} printable characters, makes it safe to repeat: "
+        "for 24 hours the same key and body get the same answer, and the same key with another body gets a 422."
+    )
+
+
 def _parameters(route: Route) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"{(\w+)}", route.path):
         yield {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -96,14 +107,6 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
         for name, property_ in schema["properties"].items():
             parameter: dict[str, Any] = {"name": name, "in": "query", "required": False}
             yield parameter | {"schema": _without_null(property_)}
-    if route.creates:
-        yield {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "description": "The same key with the same body gets the same answer for 24 hours.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY, "pattern": "^[ -~]+$"},
-        }
     if route.waits:
         yield {
             "name": "Prefer",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook import clock
 from webhook.api import schemas
-from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.api.routing import Answer, Request, Role, Route
 from webhook.errors import NotFound
 from webhook.receivers import open_receiver
 from webhook.store import receivers as receiver_store
@@ -44,9 +44,8 @@ def _create(request: Request, session: Session) -> Answer:
 
 def _list(request: Request, session: Session) -> Answer:
     query: schemas.ListQuery = request.query
-    after = decode_cursor(query.cursor, str)
-    found = receiver_store.list_receivers(session, after=None if after is None else after[0], limit=query.limit)
-    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    found = receiver_store.list_receivers(session, after=query.cursor, limit=query.limit)
+    cursor = found[-1].id if len(found) == query.limit else None
     return Answer(body={"items": [_shape(receiver) for receiver in found], "next_cursor": cursor})
 
 

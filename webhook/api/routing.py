@@ -278,22 +278,3 @@ def problem(error: RequestError) -> dict[str, Any]:
     if isinstance(error, Invalid):
         document["errors"] = [{"field": name, "message": message} for name, message in error.errors]
     return document
-
-
-def encode_cursor(*parts: str | int) -> str:
-    """Make an opaque cursor of what the last item shown is sorted by."""
-    return msgspec.json.encode(parts).hex()
-
-
-def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
-    """Read a cursor back.
-
-    Raises:
-        Invalid: it is none of ours.
-    """
-    if cursor is None:
-        return None
-    try:
-        return msgspec.json.decode(bytes.fromhex(cursor), type=tuple[kinds])  # type: ignore[valid-type]
-    except (ValueError, msgspec.DecodeError):
-        raise Invalid(("cursor", "is not a cursor of this list")) from None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -36,34 +34,30 @@ def _text(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
+
+# The platform fetches what these name, not we: so a pattern that the document can show is all they must match.
+_USER = r"([^\x00-\x20\x7f/?#@\[\]\\]*@)?"
+_HOST = r"([^\x00-\x20\x7f/?#@:\[\]\\]+|\[[0-9A-Fa-f:.]+\])"
+_PORT = r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+_REST = r"([/?#][^\x00-\x20\x7f]*)?"
 
 
-def _source_url(value: str, schemes: frozenset[str]) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port
-        if host and ":" in host:
-            ipaddress.IPv6Address(host.partition("%")[0])
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if parts.scheme not in schemes or not host or re.search(r"[\x00-\x20\x7f]", value):
-        raise ValueError(f"must be a URL with {', '.join(sorted(schemes))}")
-    return value
+def _source_pattern(schemes: str) -> str:
+    return f"^({schemes})://{_USER}{_HOST}{_PORT}{_REST}$"
 
-
-_FILE_SCHEMES = frozenset({"http", "https"})
-_STREAM_SCHEMES = frozenset({"http", "https", "rtmp", "rtmps", "rtsp", "rtsps"})
 
 FileUrl = Annotated[
-    Text,
-    Field(max_length=LONGEST_URL, json_schema_extra={"format": "uri", "examples": ["https://example.com/a.mp3"]}),
-    AfterValidator(lambda value: _source_url(value, _FILE_SCHEMES)),
+    str,
+    Field(pattern=_source_pattern("https?"), max_length=LONGEST_URL, examples=["https://example.com/a.mp3"]),
+    AfterValidator(_text),
 ]
 StreamUrl = Annotated[
-    Text,
-    Field(max_length=LONGEST_URL, json_schema_extra={"format": "uri", "examples": ["rtmp://example.com/live/1"]}),
-    AfterValidator(lambda value: _source_url(value, _STREAM_SCHEMES)),
+    str,
+    Field(
+        pattern=_source_pattern("https?|rtmps?|rtsps?"), max_length=LONGEST_URL, examples=["rtmp://example.com/live/1"]
+    ),
+    AfterValidator(_text),
 ]
 # vendor-docs/voice-moderation, "Table 1. ServiceParameters"
 DataId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -74,6 +68,9 @@ CryptType = Literal["SHA256", "SM3"]
 Kind = Literal["audio", "live"]
 State = Literal["queued", "processing", "completed", "failed", "canceled", "expired"]
 Service = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+
+
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
 def _utc(value: object) -> object:
@@ -90,8 +87,8 @@ def _aware(value: datetime) -> datetime:
         raise ValueError("must have a time zone, such as Z")
     try:
         return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("is out of range") from None
+    except OverflowError:  # hours before the first or after the last time there is
+        return _FIRST if value.year == _FIRST.year else _LAST
 
 
 Time = Annotated[datetime, BeforeValidator(_utc), AfterValidator(_aware)]
@@ -106,8 +103,21 @@ class Oss(In):
     region: Annotated[Text, Field(min_length=1, max_length=64)]
 
 
+def _one_source(*names: str) -> dict[str, Any]:
+    """Say in JSON Schema that one of these is there, and the others are not or null."""
+    return {
+        "oneOf": [
+            {"required": [name], "properties": {other: {"type": "null"} for other in names if other != name}}
+            | {"not": {"properties": {name: {"type": "null"}}}}
+            for name in names
+        ]
+    }
+
+
 class TaskIn(In):
     """A file to be moderated; exactly one of `url` and `oss`."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_one_source("url", "oss"))
 
     url: FileUrl | None = None
     oss: Oss | None = None
@@ -150,7 +160,13 @@ def _known_types(patterns: list[str]) -> list[str]:
     return patterns
 
 
-EventTypes = Annotated[list[Annotated[Text, Field(max_length=64)]], Field(max_length=32), AfterValidator(_known_types)]
+# What matches some type; stars elsewhere, as in `*.completed`, are taken as well.
+_NOUNS = sorted({name.partition(".")[0] for name in events.EVENT_TYPES})
+_TYPE = "|".join(
+    ["\\*", *(f"{noun}\\.\\*" for noun in _NOUNS), *(name.replace(".", "\\.") for name in events.EVENT_TYPES)]
+)
+EventType = Annotated[Text, Field(max_length=64, json_schema_extra={"pattern": f"^({_TYPE})$"})]
+EventTypes = Annotated[list[EventType], Field(max_length=32), AfterValidator(_known_types)]
 Words = Annotated[list[Annotated[Text, Field(min_length=1, max_length=128)]], Field(max_length=100)]
 
 
@@ -165,7 +181,17 @@ class FilterIn(In):
 
 
 Format = Literal["standard", "cloudevents"]
-SubscriberUrl = Annotated[Text, Field(max_length=LONGEST_URL, json_schema_extra={"format": "uri"})]
+_NAME = r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?"
+SubscriberUrl = Annotated[
+    Text,
+    Field(
+        max_length=LONGEST_URL,
+        description="An https URL. `http://` and addresses are taken as well, where they lie in the networks that "
+        "WEBHOOK_ALLOWED_PRIVATE_NETWORKS names.",
+        json_schema_extra={"pattern": f'^https://{_NAME}{_PORT}([/?][!-"$-\\[\\]-~]*)?$'},
+        examples=["https://example.com/hook"],
+    ),
+]
 
 
 class SubscriptionIn(In):
@@ -178,8 +204,15 @@ class SubscriptionIn(In):
     description: Annotated[Text, Field(max_length=500)] | None = None
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for property_ in schema["properties"].values():
+        property_.pop("default", None)
+
+
 class SubscriptionPatch(In):
     """What to change; what is left out stays."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_defaults)
 
     url: SubscriberUrl = ""
     event_types: EventTypes = []
@@ -195,16 +228,31 @@ class RecoverIn(In):
     since: Time
 
 
+# Cursors are for clients to give back. They name what the last item shown is sorted by; any such place is one
+# to go on from, so their patterns say all there is to check.
+Cursor = Annotated[str, Field(pattern=r"^[a-z]{1,8}_[0-9a-f]{28}$", description="`next_cursor` of the last page.")]
+TaskCursor = Annotated[
+    str, Field(pattern=r"^[0-9]{1,16}_task_[0-9a-f]{28}$", description="`next_cursor` of the last page.")
+]
+SliceCursor = Annotated[str, Field(pattern=r"^([0-9a-f]{2}){4,68}$", description="`next_cursor` of the last page.")]
+FeedCursor = Annotated[str, Field(pattern=r"^[0-9]{1,18}$", description="`next_cursor` of the last page.")]
+
+LEVELS = r"^[A-Za-z0-9_-]+(, ?[A-Za-z0-9_-]+)*$"
+Levels = Annotated[str, Field(pattern=LEVELS, description="One or more, comma separated.")]
+
+
 class ListQuery(In):
     """Where to go on in a list, and how far."""
 
     limit: Limit = 50
-    cursor: Text | None = None
+    cursor: Cursor | None = None
 
 
-class TaskQuery(ListQuery):
+class TaskQuery(In):
     """Which tasks to list; since and until are of `created_at`."""
 
+    limit: Limit = 50
+    cursor: TaskCursor | None = None
     state: State | None = None
     kind: Kind | None = None
     data_id: Text | None = None
@@ -213,9 +261,11 @@ class TaskQuery(ListQuery):
     until: Time | None = None
 
 
-class StreamQuery(ListQuery):
+class StreamQuery(In):
     """Which streams to list; queued ones are active."""
 
+    limit: Limit = 50
+    cursor: TaskCursor | None = None
     active: bool | None = None
     state: State | None = None
     data_id: Text | None = None
@@ -224,12 +274,14 @@ class StreamQuery(ListQuery):
     until: Time | None = None
 
 
-class VerdictQuery(ListQuery):
+class VerdictQuery(In):
     """Which verdicts to list; since and until are of `updated_at`."""
 
-    risk_level: Annotated[Text, Field(description="One or more, comma separated.")] | None = None
+    limit: Limit = 50
+    cursor: TaskCursor | None = None
+    risk_level: Levels | None = None
     action: Literal["block", "review", "pass"] | None = None
-    label: Annotated[Text, Field(description="Exact, or a prefix with `*` at its end.")] | None = None
+    label: Annotated[str, Field(pattern=r"^[^*\x00]*\*?$", description="Exact, or a prefix and `*`.")] | None = None
     kind: Kind | None = None
     service: Text | None = None
     data_id: Text | None = None
@@ -238,10 +290,12 @@ class VerdictQuery(ListQuery):
     until: Time | None = None
 
 
-class SliceQuery(ListQuery):
+class SliceQuery(In):
     """Which slices of a task to list."""
 
-    risk_level: Annotated[Text, Field(description="One or more, comma separated.")] | None = None
+    limit: Limit = 50
+    cursor: SliceCursor | None = None
+    risk_level: Levels | None = None
     label: Annotated[Text, Field(description="Exact, or with `*`.")] | None = None
 
 
@@ -258,11 +312,17 @@ class DeliveryQuery(ListQuery):
     state: Literal["pending", "delivered", "dead"] | None = None
 
 
+Types = Annotated[
+    Text,
+    Field(description="Comma separated; `*` is allowed.", json_schema_extra={"pattern": f"^({_TYPE})(,({_TYPE}))*$"}),
+]
+
+
 class EventQuery(In):
     """From where to read the feed, what, and how long to wait for it."""
 
-    after: Text | None = None
-    types: Annotated[Text, Field(description="Comma separated; `*` is allowed.")] | None = None
+    after: FeedCursor | None = None
+    types: Types | None = None
     limit: Limit = 100
     wait: Annotated[int, Field(ge=0, le=60)] = 0
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from webhook import clock, subscriptions
 from webhook.api import schemas
-from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.api.routing import Answer, Request, Role, Route
 from webhook.errors import AddressRefused, Conflict, Invalid, NotFound
 from webhook.store import deliveries as delivery_store
 from webhook.subscriptions import delivery_shape, subscription_shape
@@ -56,9 +56,8 @@ def _create(request: Request, session: Session) -> Answer:
 
 def _list(request: Request, session: Session) -> Answer:
     query: schemas.ListQuery = request.query
-    after = decode_cursor(query.cursor, str)
-    found = delivery_store.subscriptions_page(session, after=None if after is None else after[0], limit=query.limit)
-    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    found = delivery_store.subscriptions_page(session, after=query.cursor, limit=query.limit)
+    cursor = found[-1].id if len(found) == query.limit else None
     return Answer(body={"items": [subscription_shape(one) for one in found], "next_cursor": cursor})
 
 
@@ -112,16 +111,15 @@ def _recover(request: Request, session: Session) -> Answer:
 def _list_deliveries(request: Request, session: Session) -> Answer:
     query: schemas.DeliveryQuery = request.query
     subscription = _found(session, request.path["subscription_id"])
-    after = decode_cursor(query.cursor, str)
     found = delivery_store.deliveries_page(
         session,
         subscription.id,
         state=query.state,
-        after=None if after is None else after[0],
+        after=query.cursor,
         limit=query.limit,
     )
     attempts = delivery_store.attempts(session, [delivery.id for delivery in found])
-    cursor = encode_cursor(found[-1].id) if len(found) == query.limit else None
+    cursor = found[-1].id if len(found) == query.limit else None
     items = [delivery_shape(delivery, attempts.get(delivery.id, [])) for delivery in found]
     return Answer(body={"items": items, "next_cursor": cursor})
 

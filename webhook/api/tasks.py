@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook.api import schemas
-from webhook.api.routing import Answer, Request, Role, Route, decode_cursor, encode_cursor
+from webhook.api.routing import Answer, Request, Role, Route
 from webhook.clock import from_microseconds, to_microseconds
 from webhook.errors import NotFound
 from webhook.shapes import stream_shape, task_shape
@@ -15,6 +15,7 @@ from webhook.tasks import NewTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from webhook.db import Session
 
@@ -40,14 +41,16 @@ def page_of_tasks(session: Session, query: TaskQuery, shape: Callable[[Task], di
     if len(found) == query.limit:
         last = found[-1]
         sorted_by = last.updated_at if query.order_by_update else last.created_at
-        cursor = encode_cursor(to_microseconds(sorted_by), last.id)
+        cursor = f"{to_microseconds(sorted_by)}_{last.id}"
     return Answer(body={"items": [shape(task) for task in found], "next_cursor": cursor})
 
 
-def after_cursor(cursor: str | None) -> tuple[Any, str] | None:
+def after_cursor(cursor: str | None) -> tuple[datetime, str] | None:
     """Return the time and id that a cursor of tasks stands for."""
-    decoded = decode_cursor(cursor, int, str)
-    return None if decoded is None else (from_microseconds(decoded[0]), decoded[1])
+    if cursor is None:
+        return None
+    microseconds, _, task_id = cursor.partition("_")
+    return from_microseconds(int(microseconds)), task_id
 
 
 def _create(request: Request, session: Session) -> Answer:
