@@ -1,6 +1,6 @@
 """The processes of the service: web, worker, and both under one command.
 
-`serve` forks them from one parent, so that the code is loaded once, and starts again one that ends. A child
+`serve` forks them from one parent, which has loaded what both need, and starts again one that ends. A child
 whose parent is gone ends too, and frees the port: nothing survives a kill -9 of the parent.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from webhook.db import Database
 from webhook.errors import DatabaseError, ServiceError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from webhook.settings import Settings
@@ -78,6 +79,12 @@ def check_bind(settings: Settings) -> None:
         ) from error
 
 
+def _share_memory() -> None:
+    """Keep what is loaded shared with the processes that are forked from here: the collector leaves it alone."""
+    gc.collect()
+    gc.freeze()
+
+
 def run_web(settings: Settings) -> None:
     """Run the web process until SIGTERM or SIGINT."""
     from webhook.app import create_app
@@ -86,6 +93,7 @@ def run_web(settings: Settings) -> None:
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
     check_bind(settings)
     web = Web(settings, lambda: create_app(bootstrap.build(settings)))
+    _share_memory()
     web.run()  # type: ignore[no-untyped-call] # gunicorn's
 
 
@@ -101,24 +109,34 @@ def run_worker(settings: Settings) -> None:
     service.database.close()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, prepare: Callable[[], None]) -> int:
     """Run web and worker until SIGTERM or SIGINT; one that ends by itself is started again.
+
+    Args:
+        prepare: what must be done before they begin; they load their code meanwhile.
 
     Returns:
         The exit status: 0 when told to stop, 1 when a process ends as soon as it is started.
-    """
-    # loaded here, once, for both: forked processes share the memory
-    import webhook.app
-    import webhook.web
-    import webhook.workers  # noqa: F401
 
-    gc.collect()
-    gc.freeze()  # what is loaded stays shared: the collector does not touch it
-    return _Family({"web": lambda: run_web(settings), "worker": lambda: run_worker(settings)}).run()
+    Raises:
+        ServiceError: `prepare` did.
+    """
+    _share_memory()
+    parts = (
+        _Part("web", ("webhook.app", "webhook.web"), lambda: run_web(settings)),
+        _Part("worker", ("webhook.workers",), lambda: run_worker(settings)),
+    )
+    return _Family(parts).run(prepare)
+
+
+class _Part(NamedTuple):
+    name: str
+    modules: tuple[str, ...]  # what it needs and its parent does not
+    run: Callable[[], None]
 
 
 class _Child(NamedTuple):
-    name: str
+    part: _Part
     started_at: float
     lifeline: int  # our end of a pipe: it closes with us, which the child notices
 
@@ -126,31 +144,36 @@ class _Child(NamedTuple):
 class _Family:
     """Forked processes that live and end together."""
 
-    def __init__(self, runs: Mapping[str, Callable[[], None]]) -> None:
-        self._runs = runs
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
         self._children: dict[int, _Child] = {}
         self._stopping = False
 
-    def run(self) -> int:
+    def run(self, prepare: Callable[[], None]) -> int:
         """Start all and wait for their end; return the exit status."""
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, self._stop)
-        for name in self._runs:
-            self._start(name)
+        for part in self._parts:
+            self._start(part)
+        try:
+            prepare()
+        except ServiceError:
+            self._stop()
+            raise
+        for child in self._children.values():
+            os.write(child.lifeline, _BEGIN)
         status = 0
         while self._children:
             pid, ended = os.wait()
-            child = self._children.pop(pid, None)
-            if child is None:
-                continue
+            child = self._children.pop(pid)
             os.close(child.lifeline)
             if self._stopping:
                 continue
             if time.monotonic() - child.started_at >= _SETTLED_SECONDS:
-                log.error("A process ended by itself; it is started again.", process=child.name, status=ended)
-                self._start(child.name)
+                log.error("A process ended by itself; it is started again.", process=child.part.name, status=ended)
+                self._start(child.part, _BEGIN)
             else:
-                log.error("A process ended as soon as it was started; the service stops.", process=child.name)
+                log.error("A process ended as soon as it was started; the service stops.", process=child.part.name)
                 status = 1
                 self._stop()
         return status
@@ -160,27 +183,35 @@ class _Family:
         for pid in self._children:
             os.kill(pid, signal.SIGTERM)
 
-    def _start(self, name: str) -> None:
+    def _start(self, part: _Part, word: bytes = b"") -> None:
         theirs, ours = os.pipe()
         pid = os.fork()
         if pid == 0:
             for child in self._children.values():
                 os.close(child.lifeline)
             os.close(ours)
-            os._exit(_run_child(self._runs[name], theirs))
+            os._exit(_run_child(part, theirs))
         os.close(theirs)
-        self._children[pid] = _Child(name, time.monotonic(), ours)
+        os.write(ours, word)
+        self._children[pid] = _Child(part, time.monotonic(), ours)
         if self._stopping:  # told so in between
             os.kill(pid, signal.SIGTERM)
 
 
-def _run_child(run: Callable[[], None], lifeline: int) -> int:
-    """Run a child's function, and return its exit status."""
+_BEGIN = b"!"
+
+
+def _run_child(part: _Part, lifeline: int) -> int:
+    """Load a part, run it when the parent says so, and return its exit status."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for module in part.modules:
+            importlib.import_module(module)
+        if os.read(lifeline, 1) != _BEGIN:
+            return 1
         threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
-        run()
+        part.run()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except ServiceError as error:

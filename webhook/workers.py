@@ -39,8 +39,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 P = ParamSpec("P")
 
-PROCESS = "worker"
-HEARTBEAT = timedelta(seconds=10)
 _TICK_SECONDS = 1.0
 _SWEEP_SECONDS = 0.2
 _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
@@ -241,12 +239,12 @@ class Worker:
     async def _keep_house(self) -> None:
         """Show that we are alive, and forget what has expired."""
         await self._in_database(self._keep_house_once)
-        await _wait(self._stopping, HEARTBEAT.total_seconds(), clear=False)
+        await _wait(self._stopping, key_store.HEARTBEAT.total_seconds(), clear=False)
 
     def _keep_house_once(self) -> None:
         now = clock.now()
         with self._service.database.transaction() as session:
-            key_store.beat(session, PROCESS, now=now)
+            key_store.beat(session, key_store.WORKER, now=now)
             key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
 
     @staticmethod

@@ -16,7 +16,6 @@ from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import tasks as task_store
-from webhook.workers import HEARTBEAT, PROCESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +32,9 @@ def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
     worker = "unknown"
     try:
         with service.database.read() as session:
-            beat = key_store.last_beat(session, PROCESS)
+            beat = key_store.last_beat(session, key_store.WORKER)
         database = "ok"
-        alive = beat is not None and clock.now() - beat < HEARTBEAT * _MISSED_BEATS
+        alive = beat is not None and clock.now() - beat < key_store.HEARTBEAT * _MISSED_BEATS
         worker = "ok" if alive else "no sign of life"
     except DatabaseError:
         database = "unavailable"
@@ -86,7 +85,7 @@ class _Gauges(Collector):
             kept = callback_store.count_by_state(session)
             pending = delivery_store.count_pending(session)
             behind = event_store.behind(session, CURSOR)
-            beat = key_store.last_beat(session, PROCESS)
+            beat = key_store.last_beat(session, key_store.WORKER)
         yield _gauge("webhook_tasks", "Tasks that are not over, by state.", "state", tasks)
         yield _gauge("webhook_callbacks_kept", "Callbacks kept that are not results, by state.", "state", kept)
         yield _gauge("webhook_deliveries_pending", "Deliveries owed, by subscription.", "subscription", pending)

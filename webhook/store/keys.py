@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -93,6 +93,10 @@ def set_meta(session: Session, name: str, value: bytes) -> None:
     """Note a value under a name."""
     statement = insert(meta).values(name=name, value=value)
     session.execute(statement.on_conflict_do_update(index_elements=[meta.c.name], set_={"value": value}))
+
+
+WORKER = "worker"  # the process that beats
+HEARTBEAT = timedelta(seconds=10)  # and how often
 
 
 def beat(session: Session, process: str, *, now: datetime) -> None:
