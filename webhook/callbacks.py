@@ -101,6 +101,10 @@ class CallbackReceiver:
         except ServiceError as error:
             log.warning("A callback could not be taken; the platform will send it again.", error=str(error))
             status, outcome = 503, "unavailable"
+        except Exception:
+            # Whoever else caught it, Flask or gunicorn, would log the path, and with it the token.
+            log.exception("A callback could not be taken by a fault of the service; the platform will send it again.")
+            status, outcome = 503, "unavailable"
         self._metrics.callbacks[outcome].inc()
         self._metrics.callback_seconds.observe(time.perf_counter() - started)
         response = Response(_WORDS[status], status, content_type="text/plain; charset=utf-8")
