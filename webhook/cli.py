@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import click
 
 import webhook
-from webhook import settings as settings_module
 from webhook.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ def cli() -> None:
 
 def _settings() -> Settings:
     from webhook import logs
+    from webhook import settings as settings_module
 
     settings = settings_module.load(os.environ)
     logs.configure(settings.log_level)
@@ -69,10 +69,13 @@ def serve() -> None:
 
     settings = _settings()
     processes.check_bind(settings)
-    _prepare(settings)
-    host, port = settings.bind
-    click.echo(f"webhook: listening on http://{host}:{port} (API description: /docs)", err=True)
-    sys.exit(processes.serve(settings))
+
+    def prepare() -> None:
+        _prepare(settings)
+        host, port = settings.bind
+        click.echo(f"webhook: listening on http://{host}:{port} (API description: /docs)", err=True)
+
+    sys.exit(processes.serve(settings, prepare=prepare))
 
 
 @cli.command()
@@ -130,6 +133,27 @@ def sandbox(
         )
     except OSError as error:
         raise click.ClickException(f"{host}:{port} cannot be listened on ({error.strerror}).") from None
+
+
+@cli.command()
+@click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, and print the URLs and the key.")
+def demo(*, keep: bool) -> None:
+    """Show it all at work on this machine; no credentials, nothing left behind.
+
+    Starts a stand-in for the platform, the service and a subscriber, and moderates a file and a stream.
+    """
+    from webhook import demo
+
+    sys.exit(demo.run(keep=keep))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
+def doctor(*, as_json: bool) -> None:
+    """Say what is misconfigured or stuck, and how to mend it; exit status 1 if anything is wrong."""
+    from webhook import doctor
+
+    sys.exit(doctor.run(os.environ, as_json=as_json))
 
 
 @cli.group()

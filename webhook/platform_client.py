@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _CONNECT_TIMEOUT_MS = 5_000
 _READ_TIMEOUT_MS = 10_000
 CALL_TIMEOUT_SECONDS = (_CONNECT_TIMEOUT_MS + _READ_TIMEOUT_MS) / 1000
+_PROBE_TIMEOUT_MS = 4_000
+_PROBE_TASK_ID = "webhook-doctor"  # of no task
+_PROBE_PASSES = frozenset({"in_progress", "rate_limited", "source_unreachable"})  # it was let in all the same
 
 _SERVER_ERROR = 500
 _CREDENTIALS = PlatformBusy(
@@ -29,6 +32,15 @@ _CREDENTIALS = PlatformBusy(
     reason="not_authorized",
     message="The platform refused our signature. Check ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, and the clock.",
 )
+# The gateway's code begins so: what it means for whoever runs the service.
+_REFUSALS = {
+    "InvalidAccessKeyId": "The platform does not know the AccessKey. Check ALIBABA_CLOUD_ACCESS_KEY_ID.",
+    "SignatureDoesNotMatch": "The platform refused our signature. Check ALIBABA_CLOUD_ACCESS_KEY_SECRET.",
+    "InvalidTimeStamp": "The platform refused our date: this machine's clock is off. Set it by NTP.",
+    "InvalidSecurityToken": "The platform refused ALIBABA_CLOUD_SECURITY_TOKEN: it has expired, or is another key's.",
+    "Forbidden": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
+    "NoPermission": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
+}
 _UNREACHABLE = "The platform could not be reached. Check WEBHOOK_PLATFORM_ENDPOINT and this machine's network."
 _LOST = "The platform's answer was lost; the task may have been accepted."
 
@@ -90,6 +102,28 @@ class PlatformClient:
         )
         self._call(self._client.voice_moderation_cancel, request)
 
+    def probe(self, *, service: str) -> None:
+        """Ask for a task that does not exist: it costs nothing, and shows whether any call would pass.
+
+        Raises:
+            PlatformBusy: none would; the message says what to do about it.
+        """
+        from darabonba.runtime import RuntimeOptions
+
+        request = self._models.VoiceModerationResultRequest(
+            service=service, service_parameters=_json({"taskId": _PROBE_TASK_ID})
+        )
+        patience = RuntimeOptions(connect_timeout=_PROBE_TIMEOUT_MS, read_timeout=_PROBE_TIMEOUT_MS)
+        try:
+            self._call(lambda query: self._client.voice_moderation_result_with_options(query, patience), request)
+        except PlatformRefused:
+            return  # it was let in, and the task is not known
+        except OutcomeUnknown:
+            raise PlatformBusy(code=None, reason="platform_unreachable", message=_UNREACHABLE) from None
+        except PlatformBusy as error:
+            if error.reason not in _PROBE_PASSES:
+                raise
+
     def _call(self, operation: Callable[[Any], Any], request: Any) -> dict[str, Any]:
         """Make a call and return its body once the platform has proceeded."""
         from alibabacloud_tea_openapi.exceptions._alibaba_cloud import AlibabaCloudException
@@ -126,7 +160,8 @@ def _http_error(error: Any) -> PlatformRefused | PlatformBusy:
         row = codes.CODES[500]
         return PlatformBusy(code=status, reason=row.reason, message=row.message)
     # a wrong key, signature or clock concerns every task alike: keep them until it is mended
-    return PlatformBusy(code=status, reason=_CREDENTIALS.reason, message=_CREDENTIALS.message)
+    message = next((said for code, said in _REFUSALS.items() if str(error.code).startswith(code)), _CREDENTIALS.message)
+    return PlatformBusy(code=status, reason=_CREDENTIALS.reason, message=message)
 
 
 def _transport_error(error: BaseException) -> PlatformBusy | OutcomeUnknown:
