@@ -49,7 +49,8 @@ def main(seconds: float) -> None:
         servers = {_TASKS: ours, _EMPTY: empty, _RECEIVER: ours, _PLAIN: plain}
         load = stack.enter_context(Load())
         for round_ in range(-1, _ROUNDS):  # the first warms up
-            for name, server in servers.items():
+            # to and fro, so that none always follows the same one, whose dirty pages the disk still writes
+            for name, server in list(servers.items())[:: 1 if round_ % 2 else -1]:
                 path, seed = paths[name]
                 first = numbers[name]
                 count = most if name == _EMPTY else min(most, total - first)
