@@ -1,0 +1,67 @@
+"""The OpenAPI document is valid, and true: schemathesis asks every route whatever the document allows and forbids."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from schemathesis import GenerationMode
+
+from tests.clients import ADMIN_KEY
+from webhook.api.http import ROUTES
+from webhook.app import create_app
+
+if TYPE_CHECKING:
+    from schemathesis import Case
+
+    from tests.clients import AppClient
+    from webhook.api.routing import Route
+    from webhook.bootstrap import Service
+
+
+def test_the_document_is_valid_openapi(client: AppClient) -> None:
+    OpenAPIV31SpecValidator(client.shown("/openapi.json")).validate()
+
+
+def test_the_document_describes_every_route_and_nothing_else(client: AppClient, service: Service) -> None:
+    described = {
+        (method.upper(), path)
+        for path, operations in client.shown("/openapi.json")["paths"].items()
+        for method in operations
+    }
+    routed = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in create_app(service).url_map.iter_rules()
+        for method in rule.methods or ()
+        if rule.rule.startswith("/v1/") and method != "HEAD"
+    }
+    assert described == routed == {(route.method, route.path) for route in ROUTES}
+
+
+def test_no_operation_has_another_s_id(client: AppClient) -> None:
+    ids = [
+        operation["operationId"]
+        for operations in client.shown("/openapi.json")["paths"].values()
+        for operation in operations.values()
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_answer_is_as_described(service: Service, route: Route, mode: GenerationMode) -> None:
+    schema = schemathesis.openapi.from_wsgi("/openapi.json", create_app(service))
+    operation = schema[route.path][route.method]
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def ask(case: Case[Any]) -> None:
+        if case.query.get("wait") in range(1, 61):
+            case.query["wait"] = 0  # as good, and nobody has to wait
+        case.call_and_validate(headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+
+    ask()

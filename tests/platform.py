@@ -1,0 +1,65 @@
+"""The sandbox in an event loop of its own, and what it tells of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import requests
+
+from webhook.sandbox.server import SandboxConfig, start
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+class Platform:
+    """A running sandbox; a context manager.
+
+    Args:
+        settings: of `SandboxConfig`; by default it is quick, and patient with a service that is away.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        quick: dict[str, Any] = {"port": 0, "moderation_delay_seconds": 0.05, "resend_interval_seconds": 0.1}
+        self._config = SandboxConfig(**quick | settings)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._sandbox = self._run(start(self._config))
+        self.url = self._sandbox.url
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._run(self._sandbox.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+
+    def source(self, name: str) -> str:
+        """Return the URL of a file or stream; its name chooses the outcome (`webhook sandbox --magic`)."""
+        return f"{self.url}/samples/{name}"
+
+    def tasks(self, source: str) -> list[Any]:
+        """Return what was accepted of a source, the newest first."""
+        return [task for task in self._shown("/sandbox/tasks")["items"] if task["parameters"].get("url") == source]
+
+    def ledger(self) -> Any:
+        """Return what was accepted, answered and called back."""
+        return self._shown("/sandbox/ledger")
+
+    def _shown(self, path: str) -> Any:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(self.url + path, timeout=30)
+            answer.raise_for_status()
+            return answer.json()
