@@ -140,11 +140,11 @@ def _known_settings() -> list[str]:
 
 
 def _unknown_settings(environ: Mapping[str, str]) -> Iterator[Check]:
-    known = _known_settings()
+    known = {name.removeprefix("WEBHOOK_"): name for name in _known_settings()}
     for name in sorted(environ):
-        if name.startswith("WEBHOOK_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            mend = f"Did you mean {close[0]}?" if close else None
+        if name.startswith("WEBHOOK_") and name not in known.values():
+            close = difflib.get_close_matches(name.removeprefix("WEBHOOK_"), known, n=1)
+            mend = f"Did you mean {known[close[0]]}?" if close else None
             yield _warning("settings", f"{name} is not a setting, so it does nothing.", mend=mend)
 
 
