@@ -27,4 +27,5 @@ def create_app(service: Service) -> Flask:
     )
     app.add_url_rule("/callbacks/<token>", "callback", receiver.view, methods=["POST"], provide_automatic_options=False)
     Api(service, metrics).register(app)
+    app.wsgi_app = receiver.in_front_of(app.wsgi_app)  # type: ignore[method-assign,assignment] # Flask's way
     return app

@@ -35,8 +35,8 @@ class Batcher(Generic[T, R]):
     """Runs what waits as one batch in a thread of its own.
 
     Args:
-        run: takes a batch, returns a result or an error to raise for each item, in order. It must not raise.
-            Its second argument is to be called when only waiting, as for the disk, is left to do.
+        run: takes a batch, returns a result or an error to raise for each item, in order; what it raises itself
+            is raised for all. Its second argument is to be called when only waiting, as for the disk, is left to do.
         name: of the thread.
         capacity: how many items may wait; one more is refused.
         largest: items of one batch.
@@ -92,7 +92,10 @@ class Batcher(Generic[T, R]):
     def _work(self) -> None:
         while True:
             batch, computed = self._batches.get()
-            results = self._run([item for item, _ in batch], computed.set)
+            try:
+                results = self._run([item for item, _ in batch], computed.set)
+            except Exception as error:  # noqa: BLE001 - raised again where each item waits
+                results = [error] * len(batch)
             computed.set()
             self._loop.run_callback_threadsafe(self._settle, [waiter for _, waiter in batch], results)
 

@@ -120,7 +120,8 @@ class CallbackReceiver:
         if forms.media_type(content_type) is None or request.headers.get("Content-Encoding"):
             return 415, "malformed"
         request.max_content_length = self._settings.callback_body_limit
-        expected = request.content_length or 0
+        length = request.content_length  # None where the body comes in chunks, of any length
+        expected = self._settings.callback_body_limit if length is None else length
         if self._held_bytes and self._held_bytes + expected > _HELD_BYTES:
             raise Overloaded("Too many large callbacks are being worked on.")
         self._held_bytes += expected

@@ -86,25 +86,23 @@ class Subscriber:
 async def measure(port: int, path: str, subscriber: Subscriber, *, rate: int, count: int, first: int) -> list[float]:
     """Send callbacks at a rate and return the milliseconds until each one's event arrived, sorted."""
     loop = asyncio.get_running_loop()
-    idle: list[Http] = []
+    idle: asyncio.Queue[Http] = asyncio.Queue()
     refused: list[bytes] = []
 
     def answered(connection: Http, head: bytes, _body: bytes) -> None:
         if not head.startswith(b"HTTP/1.1 200"):
             refused.append(head)
-        idle.append(connection)
+        idle.put_nowait(connection)
 
-    for _ in range(32):
-        idle.append((await loop.create_connection(lambda: Http(answered), "127.0.0.1", port))[1])  # noqa: PERF401
-    connections = list(idle)
+    connections = [(await loop.create_connection(lambda: Http(answered), "127.0.0.1", port))[1] for _ in range(32)]
+    for connection in connections:
+        idle.put_nowait(connection)
     bodies = [callback(path, number) for number in range(first, first + count)]
     sent: dict[str, float] = {}
     start = time.perf_counter()
     for index, body in enumerate(bodies):
         await asyncio.sleep(start + index / rate - time.perf_counter())
-        while not idle:
-            await asyncio.sleep(0)
-        connection = idle.pop()
+        connection = await idle.get()
         sent[f"vm_{first + index}"] = time.perf_counter()
         connection.transport.write(body)
     deadline = time.perf_counter() + 10
@@ -166,9 +164,11 @@ class Service:
             [sys.executable, "-m", "webhook", "serve"], env=environ, stderr=subprocess.DEVNULL
         )
         while True:
-            with contextlib.suppress(OSError):
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1):
-                    break
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1),
+            ):
+                break
             if self.process.poll() is not None or time.perf_counter() - started > 30:
                 raise click.ClickException("The service did not start.")
             time.sleep(0.01)

@@ -313,7 +313,9 @@ def list_tasks(session: Session, query: TaskQuery) -> list[Task]:
     if query.until is not None:
         statement = statement.where(by < query.until)
     if query.after is not None:
-        statement = statement.where(sa.tuple_(by, tasks.c.id) < sa.tuple_(*query.after, types=[by.type, tasks.c.id.type]))
+        statement = statement.where(
+            sa.tuple_(by, tasks.c.id) < sa.tuple_(*query.after, types=[by.type, tasks.c.id.type])
+        )
     return [_task(row) for row in session.execute(statement)]
 
 

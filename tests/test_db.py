@@ -1,0 +1,146 @@
+"""Transactions are whole, writers take turns, changes are noticed, and troubles are told in words."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from webhook.db import Database
+from webhook.errors import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    one = Database(f"sqlite:///{tmp_path}/test.db")
+    with one.transaction() as session:
+        session.exec_driver_sql("CREATE TABLE numbers (value INTEGER)")
+    yield one
+    one.close()
+
+
+def numbers(database: Database) -> list[int]:
+    with database.read() as session:
+        return list(session.execute(sa.text("SELECT value FROM numbers ORDER BY value")).scalars())
+
+
+def add(database: Database, value: int) -> None:
+    with database.transaction() as session:
+        session.exec_driver_sql("INSERT INTO numbers VALUES (?)", (value,))
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    def fail() -> None:
+        with database.transaction() as session:
+            session.exec_driver_sql("INSERT INTO numbers VALUES (1)")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert numbers(database) == []
+
+
+def test_a_commit_is_synced_to_disk_through_the_write_ahead_log(database: Database) -> None:
+    with database.read() as session:
+        assert session.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert session.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+
+
+def test_writers_of_many_threads_and_connections_all_get_their_turn(database: Database, tmp_path: Path) -> None:
+    other = Database(f"sqlite:///{tmp_path}/test.db")  # as of another process: a lock file of its own
+
+    def write(start: int) -> None:
+        for value in range(start, start + 20):
+            add(other if start % 40 else database, value)
+
+    threads = [threading.Thread(target=write, args=(start,)) for start in range(0, 160, 20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert numbers(database) == list(range(160))
+
+
+def test_a_commit_of_anyone_is_seen_once(database: Database, tmp_path: Path) -> None:
+    changes = database.watch()
+    assert not changes.seen()
+    other = Database(f"sqlite:///{tmp_path}/test.db")
+    add(other, 1)
+    assert changes.seen()
+    assert not changes.seen()
+    add(database, 2)
+    assert changes.seen()
+    changes.close()
+    other.close()
+
+
+def test_the_bell_rings_in_the_process_that_listens_when_another_commits(database: Database, tmp_path: Path) -> None:
+    listener = Database(f"sqlite:///{tmp_path}/test.db")
+    bell = listener.bell()
+    if bell is None:
+        pytest.skip("the path of the test's directory is too long for a socket")
+    add(listener, 1)
+    with pytest.raises(BlockingIOError):
+        bell.recv(1)
+    add(database, 2)
+    assert bell.recv(1)
+    listener.close()
+    add(database, 3)  # nobody listens: no error
+
+
+def test_a_locked_database_is_told_in_words(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook.db._BUSY_SECONDS", 0.01)
+    impatient = Database(f"sqlite:///{database.path}")
+    holder = sqlite3.connect(database.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(DatabaseError, match="another program holds the database locked"):
+        add(impatient, 1)
+    holder.execute("ROLLBACK")
+    holder.close()
+    impatient.close()
+
+
+def test_a_full_disk_is_told_in_words_and_loses_nothing(database: Database) -> None:
+    add(database, 1)
+
+    def fill() -> None:
+        with database.transaction() as session:
+            session.exec_driver_sql("PRAGMA max_page_count = 2")
+            session.exec_driver_sql("CREATE TABLE more (value)")
+
+    with pytest.raises(DatabaseError, match="the disk is full"):
+        fill()
+    assert numbers(database) == [1]
+
+
+def test_a_read_only_database_is_told_in_words(database: Database) -> None:
+    read_only = Database(f"sqlite:///file:{database.path}?mode=ro&uri=true")
+    read_only.path = database.path
+    with pytest.raises(DatabaseError, match="read-only"):
+        add(read_only, 1)
+    read_only.close()
+
+
+def test_a_directory_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
+    lost = Database(f"sqlite:///{tmp_path}/nowhere/test.db")
+    with pytest.raises(DatabaseError, match="does its directory exist"), lost.read():
+        pass
+    with pytest.raises(DatabaseError, match="cannot be opened"), lost.transaction():
+        pass
+    lost.close()
+
+
+def test_a_file_that_is_no_database_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "test.db").write_bytes(b"this is a text, and a long one, not a database" * 50)
+    broken = Database(f"sqlite:///{tmp_path}/test.db")
+    with pytest.raises(DatabaseError, match="not an SQLite database"), broken.read():
+        pass
+    broken.close()

@@ -1,0 +1,63 @@
+"""The migrations lead to exactly the tables that the code works with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from webhook import migrations, models
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_an_empty_database_is_upgraded_to_the_models(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/new.db")
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), models.metadata) == []
+    engine.dispose()
+
+
+def test_what_autogenerate_does_not_see_is_the_same_too(tmp_path: Path) -> None:
+    """Partial indexes, tables without rowid and AUTOINCREMENT are compared as SQLite keeps them."""
+    schemas = []
+    for name in ("migrated", "created"):
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/{name}.db")
+        with engine.begin() as connection:
+            if name == "migrated":
+                migrations.upgrade(connection)
+            else:
+                models.metadata.create_all(connection)
+            rows = connection.exec_driver_sql(
+                "SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%' AND sql IS NOT NULL"
+            )
+            schemas.append({row.name: " ".join(sorted(row.sql.replace(",", " ").split())) for row in rows})
+        engine.dispose()
+    assert schemas[0] == schemas[1]
+
+
+def test_the_code_names_the_newest_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    assert ScriptDirectory.from_config(config).get_current_head() == models.REVISION
+
+
+def test_a_downgrade_leaves_nothing(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/new.db")
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    with engine.begin() as connection:
+        migrations.upgrade(connection)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    assert sa.inspect(engine).get_table_names() == ["alembic_version"]
+    engine.dispose()

@@ -1,0 +1,111 @@
+"""Settings refuse to start the service, naming the variable and the mend, and never a secret's value."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from datetime import timedelta
+
+import pytest
+
+from webhook.errors import SettingError
+from webhook.settings import Settings, load
+
+KEY = base64.b64encode(b"k" * 32).decode()
+
+
+def test_nothing_needs_to_be_set() -> None:
+    settings = load({})
+    assert settings.database_url == "sqlite:///webhook.db"
+    assert settings.bind == ("127.0.0.1", 8000)
+    assert settings.platform_endpoint == "https://green-cip.ap-southeast-1.aliyuncs.com"
+    assert settings.allowed_private_networks == ()
+    assert settings.delivery_timeout == timedelta(seconds=15)
+
+
+def test_an_empty_value_is_none() -> None:
+    assert load({"WEBHOOK_PUBLIC_URL": " ", "WEBHOOK_ADMIN_KEY": ""}).public_url is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("WEBHOOK_DATABASE_URL", "nonsense"),
+        ("WEBHOOK_DATABASE_URL", "sqlite://"),
+        ("WEBHOOK_DATABASE_URL", "sqlite:///:memory:"),
+        ("WEBHOOK_DATABASE_URL", "postgresql+psycopg://localhost/x"),
+        ("WEBHOOK_BIND", "8000"),
+        ("WEBHOOK_BIND", "localhost:99999"),
+        ("WEBHOOK_BIND", ":8000"),
+        ("WEBHOOK_PUBLIC_URL", "hooks.example.com"),
+        ("WEBHOOK_PUBLIC_URL", "ftp://hooks.example.com"),
+        ("WEBHOOK_PUBLIC_URL", "https://hooks.example.com?x=1"),
+        ("WEBHOOK_PLATFORM_UID", "12 34"),
+        ("WEBHOOK_PLATFORM_REGION", "mars-1"),
+        ("WEBHOOK_PLATFORM_ENDPOINT", "ftp://x"),
+        ("WEBHOOK_ALLOWED_PRIVATE_NETWORKS", "10.0.0.0/8,nonsense"),
+        ("WEBHOOK_FLAG_LEVEL", "severe"),
+        ("WEBHOOK_SM3_SCHEME", "both"),
+        ("WEBHOOK_LOG_LEVEL", "loud"),
+        ("WEB_CONCURRENCY", "2"),
+        ("WEB_CONCURRENCY", "many"),
+        ("WEBHOOK_CALLBACK_BODY_LIMIT_BYTES", "-1"),
+        ("WEBHOOK_DELIVERY_TIMEOUT_SECONDS", "0"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name_with_its_mend(variable: str, value: str) -> None:
+    with pytest.raises(SettingError) as refusal:
+        load({variable: value})
+    assert str(refusal.value).startswith(f"{variable}: ")
+    assert "Set it to" in str(refusal.value)
+    assert refusal.value.variable == variable
+
+
+@pytest.mark.parametrize(
+    ("variable", "secret"),
+    [
+        ("WEBHOOK_ADMIN_KEY", "hunter2"),
+        ("WEBHOOK_ENCRYPTION_KEYS", "hunter2"),
+        ("WEBHOOK_ENCRYPTION_KEYS", "k1:hunter2"),
+        ("WEBHOOK_ENCRYPTION_KEYS", f"k1:{base64.b64encode(b'hunter2').decode()}"),
+        ("WEBHOOK_ENCRYPTION_KEYS", f"k1:{KEY},k1:{KEY}"),
+    ],
+)
+def test_a_refused_secret_is_not_repeated(variable: str, secret: str) -> None:
+    with pytest.raises(SettingError) as refusal:
+        load({variable: secret})
+    assert refusal.value.variable == variable
+    for part in secret.replace(",", ":").split(":"):
+        assert part == "k1" or part not in str(refusal.value)
+
+
+def test_the_first_encryption_key_is_the_active_one() -> None:
+    other = base64.b64encode(b"o" * 32).decode()
+    assert load({"WEBHOOK_ENCRYPTION_KEYS": f"new:{KEY}, old:{other}"}).encryption_keys == {
+        "new": b"k" * 32,
+        "old": b"o" * 32,
+    }
+
+
+def test_a_lease_must_outlast_the_timeout() -> None:
+    with pytest.raises(SettingError, match="WEBHOOK_DELIVERY_LEASE_SECONDS"):
+        load({"WEBHOOK_DELIVERY_TIMEOUT_SECONDS": "15", "WEBHOOK_DELIVERY_LEASE_SECONDS": "15"})
+
+
+def test_no_callback_is_asked_for_that_could_not_be_verified() -> None:
+    assert load({"WEBHOOK_PUBLIC_URL": "https://a.example"}).callback_base_url is None
+    both = {"WEBHOOK_PUBLIC_URL": "https://a.example/", "WEBHOOK_PLATFORM_UID": "1"}
+    assert load(both).callback_base_url == "https://a.example"
+
+
+def test_an_ipv6_address_can_be_bound() -> None:
+    assert load({"WEBHOOK_BIND": "[::1]:8000"}).bind == ("::1", 8000)
+
+
+def test_a_bare_host_is_an_https_endpoint() -> None:
+    assert load({"WEBHOOK_PLATFORM_ENDPOINT": "green.example"}).platform_endpoint == "https://green.example"
+
+
+def test_every_setting_says_how_to_mend_it() -> None:
+    for field in dataclasses.fields(Settings):
+        assert field.metadata["mend"].startswith("Set it ")
