@@ -1,0 +1,267 @@
+"""Load, `kill -9` of every process at a random moment, restart; then everything that was answered 200 is looked for.
+
+`python -m tests.flows.kill --rounds 100 --seed 7` prints a summary, and ends with status 1 where anything was
+lost, doubled, or delivered under two ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from tests.clients import FORM
+from tests.platform import Platform
+from tests.running import Running, sandbox_variables
+from tests.signed import content, form, piece
+from tests.subscriber import Subscriber
+from tests.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SENDERS = 8
+PATH = "/all"
+# After a kill whatever was claimed waits for its lease to end: 30 s for calls of the platform.
+SETTLED_SECONDS = 90
+SETTINGS = {
+    "WEBHOOK_DELIVERY_TIMEOUT_SECONDS": "1",
+    "WEBHOOK_DELIVERY_LEASE_SECONDS": "2",
+    "WEBHOOK_SUBMIT_OUTCOME_WAIT_SECONDS": "1",
+}
+
+
+@dataclass(kw_only=True)
+class Sent:
+    """One callback of a task of its own: what was said, and whether it was answered 200."""
+
+    task_id: str
+    body: bytes
+    slices: int
+    flagged: int
+    acknowledged: bool = False
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What a run did, and what it found wrong."""
+
+    rounds: int = 0
+    killed: int = 0
+    sent: dict[str, Sent] = field(default_factory=dict)
+    submitted: set[str] = field(default_factory=set)
+    events: int = 0
+    deliveries: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> list[Sent]:
+        """The callbacks that were answered 200."""
+        return [one for one in self.sent.values() if one.acknowledged]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rounds} rounds, {self.killed} processes killed, {len(self.sent)} callbacks sent, "
+            f"{len(self.acknowledged)} of them answered 200, {len(self.submitted)} tasks submitted, "
+            f"{self.events} events, {self.deliveries} deliveries: {len(self.violations)} violations"
+        )
+
+
+class Rounds:
+    """The rounds of one run, on one database.
+
+    Args:
+        dice: decides what is sent and when the power goes.
+    """
+
+    def __init__(self, service: Running, *, platform: Platform, subscriber: Subscriber, dice: random.Random) -> None:
+        self._service = service
+        self._platform = platform
+        self._subscriber = subscriber
+        self._dice = dice
+        self._numbers: Iterator[int] = iter(range(10**9))
+        self.tally = Tally()
+
+    def run(self, rounds: int) -> Tally:
+        """Run the rounds, let everything settle, and look."""
+        self._service.start()
+        self._receiver = self._service.receiver()
+        self._service.made("/v1/subscriptions", {"url": self._subscriber.url(PATH)})
+        for _ in range(rounds):
+            self._round()
+        self._send_again()
+        self._settle()
+        self._check_verdicts()
+        self._check_submitted()
+        self._check_events()
+        return self.tally
+
+    def _round(self) -> None:
+        """Send from all sides until the power goes; then start again."""
+        over = threading.Event()
+        with ThreadPoolExecutor(SENDERS + 1) as threads:
+            for seed in [self._dice.random() for _ in range(SENDERS)]:
+                threads.submit(self._send, random.Random(seed), over)
+            threads.submit(self._submit, over)
+            over.wait(self._dice.uniform(0.05, 0.7))
+            self.tally.killed += len(self._service.command.kill())
+            over.set()
+        self.tally.rounds += 1
+        self._service.start()
+
+    def _send(self, dice: random.Random, over: threading.Event) -> None:
+        """Post callbacks on a kept connection, each again until it is answered 200 or the round is over."""
+        with requests.Session() as session:
+            session.trust_env = False
+            while not over.is_set():
+                one = self._next(dice)
+                while not one.acknowledged and not over.is_set():
+                    with suppress(requests.RequestException):
+                        one.acknowledged = self._post(session, one) == 200
+                if one.acknowledged and dice.random() < 0.2:  # an answer may be lost: the platform sends again
+                    with suppress(requests.RequestException):
+                        self._post(session, one)
+
+    def _next(self, dice: random.Random) -> Sent:
+        task_id = f"t-{next(self._numbers)}"
+        slices = [
+            piece(at * 10, risk=dice.choice(["none", "medium", "high"]), text="x" * dice.choice([10, 300]))
+            for at in range(dice.choice([1, 3, 10, 40]))
+        ]
+        one = Sent(
+            task_id=task_id,
+            body=form(content(*slices, TaskId=task_id), seed=self._receiver["seed"]),
+            slices=len(slices),
+            flagged=sum(each["RiskLevel"] in {"medium", "high"} for each in slices),
+        )
+        self.tally.sent[task_id] = one
+        return one
+
+    def _post(self, session: requests.Session, one: Sent) -> int:
+        headers = {"Content-Type": FORM}
+        return session.post(self._receiver["callback_url"], data=one.body, headers=headers, timeout=30).status_code
+
+    def _submit(self, over: threading.Event) -> None:
+        """Submit files; the service answers for those that it answered 201."""
+        while not over.is_set():
+            source = self._platform.source(f"high-{next(self._numbers)}.mp3")
+            with suppress(requests.RequestException):
+                if self._service.post("/v1/tasks", {"url": source, "data_id": source.rpartition("/")[2]}).status == 201:
+                    self.tally.submitted.add(source)
+            over.wait(0.05)
+
+    def _send_again(self) -> None:
+        """Do what the platform does about callbacks that it got no 200 for, and now and then about others."""
+        with requests.Session() as session:
+            session.trust_env = False
+            for one in list(self.tally.sent.values()):
+                if not one.acknowledged or self._dice.random() < 0.1:
+                    status = self._post(session, one)
+                    if status != 200:
+                        self._wrong(f"{one.task_id} was answered {status} when it was sent again")
+                    one.acknowledged = True
+
+    def _settle(self) -> None:
+        """Wait until nothing is under way: every task over, every event delivered."""
+        metrics = ("webhook_tasks{", "webhook_deliveries_pending{", "webhook_events_behind ")
+
+        def quiet() -> bool:
+            lines = self._service.get("/metrics").body.decode().splitlines()
+            return all(float(line.rpartition(" ")[2]) == 0 for line in lines if line.startswith(metrics))
+
+        until(quiet, seconds=SETTLED_SECONDS)
+
+    def _check_verdicts(self) -> None:
+        found: dict[str, Any] = {}
+        for verdict in self._service.items("/v1/verdicts", limit=200):
+            if verdict["data_id"] is None:
+                if verdict["platform_task_id"] in found:
+                    self._wrong(f"{verdict['platform_task_id']} has two tasks")
+                found[verdict["platform_task_id"]] = verdict
+        for one in self.tally.acknowledged:
+            verdict = found.pop(one.task_id, None)
+            if verdict is None:
+                self._wrong(f"{one.task_id} was answered 200 and is lost")
+            elif (verdict["slice_count"], verdict["flagged_slice_count"]) != (one.slices, one.flagged):
+                self._wrong(f"{one.task_id} has {verdict['slice_count']} slices instead of {one.slices}")
+        for task_id in found:
+            self._wrong(f"{task_id} has a verdict, and nobody sent it")
+
+    def _check_submitted(self) -> None:
+        """No submitted file is lost, and none was paid for twice."""
+        tasks = {task["source"]["url"]: task for task in self._service.items("/v1/tasks", limit=200) if task["data_id"]}
+        for source in self.tally.submitted:
+            accepted = len(self._platform.tasks(source))
+            state = tasks[source]["state"] if source in tasks else "lost"
+            if accepted > 1:
+                self._wrong(f"{source} was submitted {accepted} times")
+            if state != ("completed" if accepted else "failed"):
+                self._wrong(f"{source} is {state}, and the platform took it {accepted} times")
+
+    def _check_events(self) -> None:
+        feed = self._service.feed(limit=200)
+        ids = [event["id"] for event in feed]
+        completed = Counter(event["data"]["task"]["id"] for event in feed if event["type"] == "task.completed")
+        flagged = Counter(event["data"]["task"]["id"] for event in feed if event["type"] == "slice.flagged")
+        verdicts = self._service.items("/v1/verdicts", limit=200)
+        for verdict in verdicts:
+            wanted = 1 if verdict["state"] == "completed" else 0
+            if completed[verdict["task_id"]] != wanted:
+                self._wrong(f"{verdict['task_id']} was completed {completed[verdict['task_id']]} times")
+            if flagged[verdict["task_id"]] != verdict["flagged_slice_count"]:
+                self._wrong(f"{verdict['task_id']} raised {flagged[verdict['task_id']]} slice.flagged")
+        if len(set(ids)) != len(ids):
+            self._wrong("an event is twice in the feed")
+        received = self._subscriber.received(PATH)
+        bodies: dict[str, set[bytes]] = {}
+        for delivered in received:
+            bodies.setdefault(delivered.id, set()).add(delivered.body)
+            if delivered.event["id"] != delivered.id:
+                self._wrong(f"{delivered.id} was delivered with the event {delivered.event['id']}")
+        for event_id in set(ids) ^ bodies.keys():
+            self._wrong(f"{event_id} is {'not delivered' if event_id in ids else 'delivered and not in the feed'}")
+        for event_id, versions in bodies.items():
+            if len(versions) > 1:
+                self._wrong(f"{event_id} was delivered in {len(versions)} versions")
+        self.tally.events, self.tally.deliveries = len(ids), len(received)
+
+    def _wrong(self, what: str) -> None:
+        self.tally.violations.append(what)
+
+
+def run(directory: Path, *, rounds: int, seed: int) -> Tally:
+    """Run some rounds in a directory."""
+    with Platform(submits_per_second=1000) as platform, Subscriber() as subscriber:
+        service = Running(directory, **sandbox_variables(platform.url), **SETTINGS)
+        try:
+            return Rounds(service, platform=platform, subscriber=subscriber, dice=random.Random(seed)).run(rounds)
+        finally:
+            service.command.kill()
+
+
+def main() -> int:
+    """Run what the command line asks for; the exit status is 1 where anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        tally = run(Path(directory), rounds=asked.rounds, seed=asked.seed)
+    print(f"seed {asked.seed}: {tally}")
+    for violation in tally.violations:
+        print(f"  {violation}")
+    return 1 if tally.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
