@@ -23,6 +23,8 @@ from msgspec import UNSET
 from webhook import payloads
 from webhook.errors import Unreadable
 from webhook.payloads import CustomHit, Finding, Result, RiskPosition, Slice, better, highest, risk_rank, slice_key
+from webhook.payloads.printed import as_printed, from_printed
+from webhook.payloads.tolerant import from_document
 
 if TYPE_CHECKING:
     import random
@@ -1042,9 +1044,9 @@ printed_ids = printed({"TaskId": texts, "LiveId": texts, "DataId": texts, "Url":
 def test_the_fast_way_and_the_tolerant_way_give_the_same(code: int, ids: dict[str, Any], slices: list[Any]) -> None:
     content = json.dumps({"Code": code, "Data": {**ids, "SliceDetails": slices}, "Message": "m"}).encode()
     assume(b"\\u0000" not in content)
-    envelope = payloads._as_printed(content)
+    envelope = as_printed(content)
     assert envelope is not None, "the vendor's own shape does not take the fast way"
-    fast, tolerant = payloads._from_printed(envelope), payloads._from_document(payloads._decode(content))
+    fast, tolerant = from_printed(envelope), from_document(payloads._decode(content))
     assert fast == tolerant == payloads.parse(content)
     assert msgspec.json.encode(fast) == msgspec.json.encode(tolerant)
     check(fast)
