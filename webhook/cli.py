@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,8 @@ import webhook
 from webhook.errors import ServiceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from webhook.bootstrap import Service
     from webhook.settings import Settings
 
@@ -169,10 +172,9 @@ def create_key(name: str, role: str) -> None:
     from webhook import clock
     from webhook.store import keys as key_store
 
-    service = _service()
     key = _KEY_PREFIX + secrets.token_urlsafe(32)
     now = clock.now()
-    with service.database.transaction() as session:
+    with _service() as service, service.database.transaction() as session:
         key_store.insert_api_key(
             session,
             key_store.ApiKey(
@@ -193,7 +195,7 @@ def list_keys() -> None:
     from webhook.clock import rfc3339
     from webhook.store import keys as key_store
 
-    with _service().database.read() as session:
+    with _service() as service, service.database.read() as session:
         found = key_store.list_api_keys(session)
     for key in found:
         state = "live" if key.revoked_at is None else f"revoked {rfc3339(key.revoked_at)}"
@@ -207,17 +209,22 @@ def revoke_key(key_id: str) -> None:
     from webhook import clock
     from webhook.store import keys as key_store
 
-    with _service().database.transaction() as session:
+    with _service() as service, service.database.transaction() as session:
         revoked = key_store.revoke_api_key(session, key_id, now=clock.now())
     if not revoked:
         raise click.ClickException(f"There is no live key of the id {key_id}; `webhook keys list` shows them.")
     click.echo(f"{key_id} is revoked.")
 
 
-def _service() -> Service:
+@contextmanager
+def _service() -> Iterator[Service]:
     """Put the parts together for a command; the database is migrated where it was not."""
     from webhook import bootstrap
 
     settings = _settings()
     _prepare(settings)
-    return bootstrap.build(settings)
+    service = bootstrap.build(settings)
+    try:
+        yield service
+    finally:
+        service.database.close()
