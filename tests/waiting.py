@@ -14,7 +14,7 @@ T = TypeVar("T")
 _PAUSE_SECONDS = 0.01
 
 
-def until(check: Callable[[], T], *, seconds: float = 15) -> T:
+def until(check: Callable[[], T | None], *, seconds: float = 15) -> T:
     """Ask again and again until the answer is true, and return it.
 
     Args:
