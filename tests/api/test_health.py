@@ -1,0 +1,83 @@
+"""What machines ask of the service's health; nothing in it is secret."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.clients import NO_KEY, AppClient
+from tests.signed import content, form, piece
+from webhook import clock
+from webhook.app import create_app
+from webhook.store import keys as key_store
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tests.conftest import MakeService
+    from webhook.bootstrap import Service
+
+
+def beat(service: Service, at: datetime) -> None:
+    with service.database.transaction() as session:
+        key_store.beat(session, key_store.WORKER, now=at)
+
+
+def test_readiness_names_each_dependency(client: AppClient, service: Service) -> None:
+    beat(service, clock.now())
+    reply = client.get("/readyz", key=NO_KEY)
+    assert reply.status == 200
+    assert reply.json == {
+        "status": "ready",
+        "dependencies": {
+            "database": "ok",
+            "worker": "ok",
+            "platform": "no credentials",
+            "verification": "ok",
+        },
+    }
+
+
+def test_a_worker_that_is_not_heard_of_is_named_and_callbacks_are_taken_all_the_same(
+    client: AppClient, service: Service
+) -> None:
+    beat(service, clock.now() - timedelta(hours=1))
+    reply = client.get("/readyz", key=NO_KEY)
+    assert (reply.status, reply.json["dependencies"]["worker"]) == (200, "no sign of life")
+
+
+def test_missing_settings_are_named(make_service: MakeService) -> None:
+    client = AppClient(create_app(make_service(WEBHOOK_PLATFORM_UID="")))
+    assert "WEBHOOK_PLATFORM_UID" in client.get("/readyz", key=NO_KEY).json["dependencies"]["verification"]
+
+
+def test_the_metrics_are_prometheus_text_and_say_how_things_stand(client: AppClient) -> None:
+    receiver = client.receiver()
+    client.made("/v1/tasks", {"url": "https://example.com/a.mp3"})
+    client.made("/v1/subscriptions", {"url": "https://example.com/"})
+    assert client.callback(receiver["callback_url"], form(content(piece(0)), seed=receiver["seed"])) == 200
+    assert client.callback(receiver["callback_url"], form("?", seed=receiver["seed"])) == 200
+    text = client.get("/metrics", key=NO_KEY).body.decode()
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    assert samples["webhook_database_up",] == 1
+    assert samples["webhook_tasks", "queued"] == 1
+    assert samples["webhook_callbacks_kept", "unreadable"] == 1
+    assert samples["webhook_events_behind",] == 2
+    assert samples["webhook_callbacks_total", "accepted"] == 1
+    assert samples["webhook_callback_seconds_count",] == 2
+    assert samples["webhook_api_requests_total", "POST /v1/tasks", "201"] == 1
+    assert receiver["seed"] not in text
+    assert receiver["callback_url"].rpartition("/")[2] not in text
+
+
+def test_the_docs_fetch_nothing_from_elsewhere(client: AppClient) -> None:
+    page = client.get("/docs", key=NO_KEY)
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert b"http://" not in page.body
+    assert b"https://" not in page.body
