@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
+import structlog
 
 from tests.clients import ADMIN_KEY, AppClient
 from tests.platform import Platform
@@ -48,6 +49,18 @@ class Clock:
 
     def advance(self, **duration: float) -> None:
         self.time += timedelta(**duration)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plain_logs() -> None:
+    """Log without colours and without the variables of every frame, which takes seconds."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.KeyValueRenderer(),
+        ]
+    )
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class Subscriber:
     def __init__(self) -> None:
         self._received: list[Delivered] = []
         self._answers: dict[str, list[tuple[int, dict[str, str]]]] = defaultdict(list)
+        self._held: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.subscriber = self
@@ -63,6 +64,10 @@ class Subscriber:
         with self._lock:
             self._answers[path] += [(each, {}) if isinstance(each, int) else each for each in answers]
 
+    def hold(self, path: str) -> threading.Event:
+        """Let the requests to a path wait for their answer until the event is set."""
+        return self._held.setdefault(path, threading.Event())
+
     def received(self, path: str) -> list[Delivered]:
         """Return what came to a path, in order."""
         with self._lock:
@@ -79,7 +84,9 @@ class Subscriber:
             status, extra = waiting.pop(0) if waiting else (204, {})
             lower = {name.lower(): value for name, value in headers}
             self._received.append(Delivered(path=path, headers=lower, body=body, status=status))
-            return status, extra
+        if path in self._held:
+            self._held[path].wait()
+        return status, extra
 
 
 class _Server(ThreadingHTTPServer):
