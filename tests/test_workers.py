@@ -167,8 +167,10 @@ def test_a_subscriber_that_never_answers_does_not_delay_the_others(
 
 
 def test_a_stop_waits_for_what_is_in_flight_and_notes_it(
-    client: AppClient, service: Service, subscriber: Subscriber, path: str
+    make_service: MakeService, subscriber: Subscriber, path: str
 ) -> None:
+    service, next_service = make_service(), make_service()
+    client = AppClient(create_app(service))
     release = subscriber.hold(path)
     subscription = subscribe(client, subscriber.url(path))
     with working(service) as stop:
@@ -179,7 +181,7 @@ def test_a_stop_waits_for_what_is_in_flight_and_notes_it(
         release.set()
     assert deliveries(client, subscription)[-1]["state"] == "delivered"
     assert len(subscriber.received(path)) == 1
-    with working(service):
+    with working(next_service):
         until(lambda: [each["state"] for each in deliveries(client, subscription)] == ["delivered"] * 2)
     assert len(subscriber.received(path)) == 2
 
