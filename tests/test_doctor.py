@@ -314,6 +314,19 @@ def test_a_proxy_is_worth_a_look(environ: dict[str, str]) -> None:
     assert "proxy" not in states(environ)
 
 
+def test_a_service_without_any_api_key_is_worth_a_look(environ: dict[str, str], service: Service) -> None:
+    assert found(environ, "API keys").finding == "0, and WEBHOOK_ADMIN_KEY."
+    del environ["WEBHOOK_ADMIN_KEY"]
+    assert found(environ, "API keys").state == "warning"
+    key = key_store.ApiKey(id="key_1", name="a", role="admin", digest=b"", created_at=clock.now(), revoked_at=None)
+    with service.database.transaction() as session:
+        key_store.insert_api_key(session, key)
+    assert found(environ, "API keys").state == "ok"
+    with service.database.transaction() as session:
+        key_store.revoke_api_key(session, key.id, now=clock.now())
+    assert found(environ, "API keys").state == "warning"
+
+
 def test_a_slow_sm3_is_worth_a_look(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert found(environ, "SM3").state == "ok"
     monkeypatch.setattr(signatures, "choose_sm3", lambda: signatures.gmssl_sm3)

@@ -130,6 +130,7 @@ def examine(environ: Mapping[str, str]) -> list[Check]:
             _uid(settings),
             _credentials(settings, database if usable else None),
             *_platform(settings, environ),
+            _api_keys(settings, database if usable else None),
             _sm3(),
             *(_contents(database) if usable else ()),
         ]
@@ -331,6 +332,18 @@ def _platform(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]
         yield _wrong("platform", f"{settings.platform_endpoint}: {error.message}{code}{time}")
     else:
         yield _ok("platform", f"{settings.platform_endpoint} accepts our signature.")
+
+
+def _api_keys(settings: Settings, database: Database | None) -> Check:
+    live = 0
+    if database is not None:
+        with database.read() as session:
+            live = sum(key.revoked_at is None for key in key_store.list_api_keys(session))
+    if settings.admin_key is None and not live:
+        mend = "Set WEBHOOK_ADMIN_KEY, or `webhook keys create NAME --role admin`."
+        return _warning("API keys", "There are none, so nobody can use the REST API.", mend=mend)
+    also = "" if settings.admin_key is None else ", and WEBHOOK_ADMIN_KEY"
+    return _ok("API keys", f"{live}{also}.")
 
 
 def _sm3() -> Check:

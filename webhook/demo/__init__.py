@@ -162,7 +162,7 @@ class _Demo:
                 await _while_running(process, self._story(sandbox, keep=keep))
             except (DemoFailed, aiohttp.ClientError) as error:
                 for line in log.read_text(errors="replace").splitlines()[-_LOG_LINES:]:
-                    self._console.print(Text(f"  service: {line}", style="dim"))
+                    self._console.print(Text(f"  service: {line}", style="dim"), soft_wrap=True)
                 if isinstance(error, DemoFailed):
                     raise
                 raise DemoFailed(f"The service could not be asked ({type(error).__name__}).") from error
