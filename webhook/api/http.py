@@ -6,6 +6,7 @@ asked again when the database changes.
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,12 @@ _LOOK_SECONDS = 0.02
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
+@functools.cache
+def _openapi() -> bytes:
+    """Return the description, made when it is first asked for: it takes a tenth of a second."""
+    return msgspec.json.encode(openapi.document(ROUTES))
+
+
 class Api:
     """The API of one web process. Make it after the fork.
 
@@ -57,7 +64,6 @@ class Api:
         self._service = service
         self._metrics = metrics
         self._news = News(service)
-        self._openapi = msgspec.json.encode(openapi.document(ROUTES))
 
     def register(self, app: Flask) -> None:
         """Put all routes on an application."""
@@ -70,7 +76,7 @@ class Api:
                 provide_automatic_options=False,
             )
         for path, view in (
-            ("/openapi.json", lambda: Response(self._openapi, content_type=JSON)),
+            ("/openapi.json", lambda: Response(in_thread(_openapi), content_type=JSON)),
             ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8")),
             ("/livez", lambda: _json(200, {"status": "ok"})),
             ("/readyz", self._readiness),
