@@ -58,7 +58,7 @@ def test_every_answer_is_as_described(service: Service, route: Route, mode: Gene
     operation = schema[route.path][route.method]
 
     @given(case=operation.as_strategy(generation_mode=mode))
-    @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     def ask(case: Case[Any]) -> None:
         if case.query.get("wait") in range(1, 61):
             case.query["wait"] = 0  # as good, and nobody has to wait
