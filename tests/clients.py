@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import gevent
 import requests
+from requests.structures import CaseInsensitiveDict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -147,7 +148,7 @@ class AppClient(Client):
             answer = self._client.open(path, method=method, headers=dict(headers), data=body)
         finally:
             self._waiting.stop()
-        return Reply(status=answer.status_code, headers=answer.headers, body=answer.data)
+        return Reply(status=answer.status_code, headers=CaseInsensitiveDict(answer.headers.items()), body=answer.data)
 
 
 class HttpClient(Client):
