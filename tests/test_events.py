@@ -21,7 +21,6 @@ from webhook.events import (
     Filter,
     cloudevents_body,
     encode,
-    known_pattern,
     standard_body,
     wants,
 )
@@ -113,16 +112,6 @@ def test_event_types_are_patterns_and_none_means_all() -> None:
 def test_a_subscriptions_test_is_for_that_subscription_alone() -> None:
     for types in (None, ["*"], ["subscription.test"]):
         assert not wanted(type="subscription.test", types=types, data={})
-
-
-@pytest.mark.parametrize("pattern", [*EVENT_TYPES, "*", "slice.*", "task.c*", "*.flagged", "subscription.*"])
-def test_patterns_that_match_a_type_are_known(pattern: str) -> None:
-    assert known_pattern(pattern)
-
-
-@pytest.mark.parametrize("pattern", ["", "slice", "slices.*", "task.done", "Slice.flagged", "slice.?lagged"])
-def test_patterns_that_match_no_type_are_not_known(pattern: str) -> None:
-    assert not known_pattern(pattern)
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,6 @@ def _task_id(data: msgspec.Raw | dict[str, Any]) -> str | None:
     return found.task.id if found.task else None
 
 
-def known_pattern(pattern: str) -> bool:
-    """Tell whether a pattern of event types, such as `slice.*`, can match any."""
-    return any(labels.matches(pattern, type_) for type_ in EVENT_TYPES)
-
-
 def wants(*, event_types: Sequence[str] | None, filter: Filter, type: str, data: Mapping[str, Any]) -> bool:  # noqa: A002
     """Tell whether a subscription wants an event.
 

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from tests.clients import AppClient
 from webhook import clock
 from webhook.app import create_app
+from webhook.events import EVENT_TYPES
 from webhook.models import deliveries
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def test_private_addresses_and_plain_http_need_leave(make_service: MakeService) 
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"event_types": ["slice.exploded"]}, "event_types"),
+        ({"event_types": ["slice.*", "slice.exploded"]}, "event_types.1"),
+        ({"event_types": ["task.c*"]}, "event_types.0"),
+        ({"event_types": [""]}, "event_types.0"),
         ({"event_types": "slice.*"}, "event_types"),
         ({"format": "xml"}, "format"),
         ({"filter": {"kinds": ["video"]}}, "filter.kinds.0"),
@@ -104,6 +107,11 @@ def test_private_addresses_and_plain_http_need_leave(make_service: MakeService) 
 def test_a_wrong_field_is_named(client: AppClient, made: Any, body: Any, field: str) -> None:
     assert client.post("/v1/subscriptions", HOOK | body).fields == [field]
     assert client.patch(f"/v1/subscriptions/{made['id']}", body).fields == [field]
+
+
+def test_event_types_are_named_by_type_noun_verb_or_all(client: AppClient) -> None:
+    for named in ([*EVENT_TYPES], ["*"], ["task.*", "slice.*"], ["*.flagged"]):
+        assert client.made("/v1/subscriptions", {**HOOK, "event_types": named})["event_types"] == named
 
 
 def test_a_patch_changes_what_it_names_and_nothing_else(client: AppClient, made: Any) -> None:

@@ -153,20 +153,18 @@ class ReceiverIn(In):
     uid: Uid | None = None
 
 
-def _known_types(patterns: list[str]) -> list[str]:
-    for pattern in patterns:
-        if not events.known_pattern(pattern):
-            raise ValueError("has a pattern that matches no event type")
-    return patterns
-
-
-# What matches some type; stars elsewhere, as in `*.completed`, are taken as well.
-_NOUNS = sorted({name.partition(".")[0] for name in events.EVENT_TYPES})
+# A type, all of a noun, all of a verb, or all: a pattern that could match nothing is refused as a slip.
+_NOUNS, _VERBS = (sorted({name.split(".")[part] for name in events.EVENT_TYPES}) for part in (0, 1))
 _TYPE = "|".join(
-    ["\\*", *(f"{noun}\\.\\*" for noun in _NOUNS), *(name.replace(".", "\\.") for name in events.EVENT_TYPES)]
+    [
+        *(name.replace(".", r"\.") for name in events.EVENT_TYPES),
+        rf"({'|'.join(_NOUNS)})\.\*",
+        rf"\*\.({'|'.join(_VERBS)})",
+        r"\*",
+    ]
 )
-EventType = Annotated[Text, Field(max_length=64, json_schema_extra={"pattern": f"^({_TYPE})$"})]
-EventTypes = Annotated[list[EventType], Field(max_length=32), AfterValidator(_known_types)]
+EventType = Annotated[str, Field(pattern=f"^({_TYPE})$")]
+EventTypes = Annotated[list[EventType], Field(max_length=32)]
 Words = Annotated[list[Annotated[Text, Field(min_length=1, max_length=128)]], Field(max_length=100)]
 
 
@@ -313,8 +311,8 @@ class DeliveryQuery(ListQuery):
 
 
 Types = Annotated[
-    Text,
-    Field(description="Comma separated; `*` is allowed.", json_schema_extra={"pattern": f"^({_TYPE})(,({_TYPE}))*$"}),
+    str,
+    Field(description="Comma separated; `*` is allowed.", pattern=f"^({_TYPE})(,({_TYPE}))*$"),
 ]
 
 
