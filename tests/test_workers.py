@@ -203,7 +203,8 @@ def test_a_fault_is_logged_and_ends_nothing(
     with capture_logs() as logged, working(service):
         raise_events(client, 1)
         until(lambda: subscriber.received(path))
-    assert [entry["log_level"] for entry in logged] == ["warning" if isinstance(fault, DatabaseError) else "error"]
+    levels = [entry["log_level"] for entry in logged]
+    assert levels == ["warning" if isinstance(fault, DatabaseError) else "error"], logged
 
 
 def test_tasks_are_submitted_and_canceled_through_the_client(client: AppClient, service: Service) -> None:
