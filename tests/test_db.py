@@ -133,7 +133,7 @@ def test_a_directory_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
     lost = Database(f"sqlite:///{tmp_path}/nowhere/test.db")
     with pytest.raises(DatabaseError, match="does its directory exist"), lost.read():
         pass
-    with pytest.raises(DatabaseError, match="cannot be opened"), lost.transaction():
+    with pytest.raises(DatabaseError, match="mend the permissions"), lost.transaction():
         pass
     lost.close()
 

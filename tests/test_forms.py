@@ -116,7 +116,7 @@ def test_an_empty_content_is_a_content(body: bytes) -> None:
         (b"checksum=a&content=b&content=b", None),
         (b"checksum=a&content=b&Content=c", None),
         (b"checksum=a&checksum=a&content=b", None),
-        (b"checksum=a&content=b&taskId=1&taskid=2", None),
+        (b"checksum=a&content=b&taskId=1&taskid=2", b"b"),
         (b"checksum=a&content=b" + b"&x=1" * 100, None),
         (b"", None),
     ],

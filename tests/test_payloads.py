@@ -451,9 +451,7 @@ GOOD = b'{"Code":200,"Data":{"RiskLevel":"none"}}'
         GOOD.replace(b'"none"', b"NaN"),
         GOOD.replace(b'"none"', b"Infinity"),
         GOOD.replace(b'"none"', b"-Infinity"),
-        GOOD.replace(b'"none"', b"1e999"),
         GOOD.replace(b'"none"', b"01"),
-        GOOD.replace(b'"none"', b"1" * 5000),
         GOOD.replace(b'"none"', b'"\xff"'),
         GOOD.replace(b'"none"', b'"\xc0\x80"'),
         GOOD.replace(b'"none"', b'"\xed\xa0\x80"'),
@@ -527,17 +525,32 @@ def nested(levels: int) -> Any:
     return value
 
 
-def test_an_unknown_field_is_kept_only_as_deep_as_it_can_be_written_again() -> None:
+def test_an_unknown_field_that_nests_too_deep_to_be_written_again_is_kept_as_a_text() -> None:
     assert sliced(foo=nested(31)).extra == {"foo": nested(31)}
-    with pytest.raises(Unreadable, match="nested"):
-        sliced(foo=nested(32))
-    with pytest.raises(Unreadable, match="nested"):
-        sliced(StartTime=nested(300))
+    assert sliced(foo=nested(32)).extra == {"foo": json.dumps(nested(32), separators=(",", ":"))}
+    assert sliced(StartTime=nested(300)).extra == {"StartTime": json.dumps(nested(300), separators=(",", ":"))}
 
     def deeper(frames: int, piece: Slice) -> bytes:
         return deeper(frames - 1, piece) if frames else msgspec.json.encode(piece)
 
     assert deeper(sys.getrecursionlimit() // 2, sliced(foo=nested(31)))
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400", "9" * 4301])
+def test_a_number_that_is_too_great_is_kept_as_a_text_and_costs_no_result(number: str) -> None:
+    result = payloads.parse(b'{"Data":{"RiskLevel":"high","Odd":%s}}' % number.encode())
+    assert (result.risk_level, result.extra) == ("high", {"Odd": number})
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity", "01", "+1", ".5"])
+def test_what_is_no_number_in_json_is_unreadable(constant: str) -> None:
+    with pytest.raises(Unreadable):
+        payloads.parse(b'{"Data":{"RiskLevel":"high","Odd":%s,"Great":1e999}}' % constant.encode())
+
+
+def test_an_id_that_was_sent_as_a_number_is_that_id() -> None:
+    result = payloads.parse(b'{"Data":{"RiskLevel":"none","TaskId":17,"DataId":-4}}')
+    assert (result.task_id, result.data_id) == ("17", "-4")
 
 
 # Values of the wrong type.
@@ -614,7 +627,7 @@ def test_an_odd_confidence_is_none_and_kept(sent: Any) -> None:
     assert found(Confidence=sent) == a_finding(extra={"Confidence": sent})
 
 
-@pytest.mark.parametrize("sent", [*ODD, 0, 1.5])
+@pytest.mark.parametrize("sent", [*ODD, 1.5])
 def test_an_odd_string_is_none_and_kept(sent: Any) -> None:
     assert found(Label=sent, Description=sent) == a_finding(extra={"Label": sent, "Description": sent})
     assert sliced(Text=sent, url=sent) == a_slice(extra={"Text": sent, "url": sent})

@@ -331,6 +331,17 @@ def test_a_stream_canceled_during_its_submit_is_canceled_after_it(bench: Bench) 
     assert bench.task(task).state == "canceled"
 
 
+def test_a_callback_between_the_wish_to_cancel_and_its_call_does_not_undo_the_wish(bench: Bench) -> None:
+    task = bench.submit(STREAM)
+    client = Client("p1")
+    bench.work(client)
+    bench.cancel(task)
+    bench.receive(task, signed.content(signed.piece(0), LiveId="room"))
+    bench.work(client)
+    assert bench.task(task).state == "canceled"
+    assert client.canceled == ["live_detection_byllm_global p1"]
+
+
 def test_a_file_cannot_be_canceled(bench: Bench) -> None:
     with pytest.raises(Conflict):
         bench.cancel(bench.submit(FILE))

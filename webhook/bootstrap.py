@@ -166,14 +166,14 @@ def check_keys(database: Database, keyring: Keyring) -> None:
 
     Raises:
         SettingError: the database was written with other keys.
+        DatabaseError: it cannot be written: better to know it now than at the first callback.
     """
     place = {"table": "meta", "column": "value", "row": _KEY_CHECK}
-    with database.read() as session:
+    with database.transaction() as session:
         sealed = key_store.meta_value(session, _KEY_CHECK)
-    if sealed is None:
-        with database.transaction() as session:
+        if sealed is None:
             key_store.set_meta(session, _KEY_CHECK, keyring.seal(_KEY_CHECK_TEXT, **place))
-        return
+            return
     try:
         keyring.open(sealed, **place)
     except DecryptionError:

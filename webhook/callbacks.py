@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import flask
 import msgspec
 import structlog
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from gevent.lock import BoundedSemaphore
 from werkzeug.wrappers import Request, Response
 
 from webhook import clock, forms
 from webhook.batching import Batcher
-from webhook.errors import DatabaseError, MalformedBody, Overloaded, ServiceError
+from webhook.bodies import read_body
+from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, Overloaded, ServiceError
 from webhook.quarantine import Claim
 from webhook.store import tasks as task_store
 from webhook.threads import in_thread
@@ -67,12 +68,27 @@ class CallbackReceiver:
         self._metrics = metrics
         self._now = now
         self._held_bytes = 0
+        self._large = BoundedSemaphore(1)
         self._lookups: Batcher[bytes, Address | None] = Batcher(
             self._look_up, name="lookups", capacity=settings.callback_queue
         )
         self._commits: Batcher[Arrival, str | None] = Batcher(
             self._commit, name="writer", capacity=settings.callback_queue
         )
+
+    def hold(self, count: int, *, held_before: int) -> None:
+        """Account for bytes of a body that have arrived.
+
+        Args:
+            count: how many.
+            held_before: bytes that this body holds already.
+
+        Raises:
+            Overloaded: the others hold so much that this one must come again.
+        """
+        if self._held_bytes > held_before and self._held_bytes + count > _HELD_BYTES:
+            raise Overloaded("Too many large callbacks are being worked on.")
+        self._held_bytes += count
 
     def in_front_of(self, wsgi_app: WSGIApplication) -> WSGIApplication:
         """Return an application that answers callbacks itself, and leaves all other requests to the given one.
@@ -96,8 +112,10 @@ class CallbackReceiver:
         started = time.perf_counter()
         try:
             status, outcome = self._answer(request, token)
-        except (RequestEntityTooLarge, MalformedBody, ClientDisconnected) as error:
-            status, outcome = (413 if isinstance(error, RequestEntityTooLarge) else 400), "malformed"
+        except BodyTooLarge:
+            status, outcome = 413, "malformed"
+        except MalformedBody:
+            status, outcome = 400, "malformed"
         except ServiceError as error:
             log.warning("A callback could not be taken; the platform will send it again.", error=str(error))
             status, outcome = 503, "unavailable"
@@ -119,24 +137,23 @@ class CallbackReceiver:
         content_type = request.headers.get("Content-Type", "")
         if forms.media_type(content_type) is None or request.headers.get("Content-Encoding"):
             return 415, "malformed"
-        request.max_content_length = self._settings.callback_body_limit
-        length = request.content_length  # None where the body comes in chunks, of any length
-        expected = self._settings.callback_body_limit if length is None else length
-        if self._held_bytes and self._held_bytes + expected > _HELD_BYTES:
-            raise Overloaded("Too many large callbacks are being worked on.")
-        self._held_bytes += expected
+        held = _Held(self)
         try:
-            body = request.get_data(cache=False)
+            body = read_body(request, limit=self._settings.callback_body_limit, account=held.add)
             if len(body) > _LARGE_BYTES:
-                arrival = in_thread(self._verify, address, body, content_type)
-            else:
-                arrival = self._verify(address, body, content_type)
-            if isinstance(arrival, Claim):
-                in_thread(self._quarantine.keep, self._database, arrival)
-                return 403, "quarantined"
-            new = self._commits.submit(arrival)
+                with self._large:  # one at a time: it takes several times its size in memory, and the others' time
+                    arrival = in_thread(self._verify, address, body, content_type)
+                    return self._outcome(arrival)
+            return self._outcome(self._verify(address, body, content_type))
         finally:
-            self._held_bytes -= expected
+            self._held_bytes -= held.bytes
+
+    def _outcome(self, arrival: Arrival | Claim) -> tuple[int, str]:
+        """Commit what was verified, and return its status and outcome."""
+        if isinstance(arrival, Claim):
+            in_thread(self._quarantine.keep, self._database, arrival)
+            return 403, "quarantined"
+        new = self._commits.submit(arrival)
         if new is None:
             return 200, "duplicate"
         return 200, "unreadable" if arrival.result is None else "accepted"
@@ -178,6 +195,18 @@ class CallbackReceiver:
             problem = "The content could not be worked into its task; this is a fault of the service."
             return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)], computed)
         return results
+
+
+class _Held:
+    """The bytes of one body that are held."""
+
+    def __init__(self, receiver: CallbackReceiver) -> None:
+        self._receiver = receiver
+        self.bytes = 0
+
+    def add(self, count: int) -> None:
+        self._receiver.hold(count, held_before=self.bytes)
+        self.bytes += count
 
 
 _WORDS = {

@@ -86,7 +86,9 @@ def web() -> None:
     """Run the web process alone."""
     from webhook import processes
 
-    processes.run_web(_settings())
+    settings = _settings()
+    processes.check_bind(settings)
+    processes.run_web(settings)
 
 
 @cli.command()

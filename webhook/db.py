@@ -52,6 +52,9 @@ class Database:
     Args:
         url: SQLAlchemy URL of the file.
 
+    Attributes:
+        trouble: why the last transaction could not be written, None where it could.
+
     Writers queue on a file lock beside the database: the kernel wakes the next one at once and in turn,
     where SQLite's own waiting sleeps for up to 100 ms and lets a busy writer starve the others.
     """
@@ -64,6 +67,7 @@ class Database:
         self._writing = self._engine.execution_options(writing=True)
         self._turn = threading.Lock()
         self._lock_file: Any = None
+        self.trouble: str | None = None
         self._bell = Bell(self.path)
 
     @contextmanager
@@ -83,8 +87,13 @@ class Database:
         Raises:
             DatabaseError: it could not be begun or committed; nothing of it was kept.
         """
-        with _translated(self.path), self._turn, self._flock(), self._writing.begin() as session:
-            yield session
+        try:
+            with _translated(self.path), self._turn, self._flock(), self._writing.begin() as session:
+                yield session
+        except DatabaseError as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = None
         self._bell.ring()
 
     def revision(self) -> str | None:
@@ -128,7 +137,10 @@ class Database:
                 self._lock_file = Path(f"{self.path}-lock").open("ab")  # noqa: SIM115 - kept open for life
             fcntl.flock(self._lock_file, fcntl.LOCK_EX)
         except OSError as error:
-            raise DatabaseError(f"{self.path}-lock cannot be opened or locked: {error.strerror}") from error
+            raise DatabaseError(
+                f"{self.path}-lock cannot be written ({error.strerror}): mend the permissions of the database's "
+                "directory, or free its disk."
+            ) from error
         try:
             yield
         finally:

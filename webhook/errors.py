@@ -9,6 +9,7 @@
     ├── NotConfigured          a setting is missing without which this cannot be done: 503
     ├── DecryptionError        a stored value does not open with the keys we have
     ├── MalformedBody          a callback's body is no form with checksum and content: 400
+    ├── BodyTooLarge           a request's body is over the limit: 413
     ├── Unreadable             authentic content that we do not understand: kept, 200
     ├── AddressRefused         a subscriber's address that we never connect to
     ├── PlatformError          the platform refused a call, or could not be asked
@@ -58,6 +59,10 @@ class DecryptionError(ServiceError):
 
 class MalformedBody(ServiceError):
     """The body of a callback is not what the platform sends; the message names the fault, never a value."""
+
+
+class BodyTooLarge(ServiceError):
+    """The body of a request is larger than the limit."""
 
 
 class Unreadable(ServiceError):

@@ -74,27 +74,31 @@ def decode(body: bytes, content_type: str) -> Form:
     fields: dict[str, object] = {}
     for name, value in pairs:
         key = name.lower()
-        if key in fields and key in {"checksum", "content", "taskid"}:
-            raise MalformedBody(f"The field {key} is given twice.")
+        if key in fields:
+            if key in {"checksum", "content"}:
+                raise MalformedBody(f"The field {key} is given twice.")
+            value = None  # noqa: PLW2901 - two hints are none
         fields[key] = value
     return Form(
         checksum=_required(fields, "checksum").decode(),
         content=_required(fields, "content"),
-        task_id=(_optional(fields, "taskid") or b"").decode() or None,
+        task_id=_hint(fields.get("taskid")),
     )
 
 
+def _hint(value: object) -> str | None:
+    """Return the taskId, if it can be one: what the checksum does not cover is never a reason to refuse."""
+    if type(value) is int:
+        return str(value)
+    if not isinstance(value, str):
+        return None
+    return value.encode(errors="replace").decode() or None
+
+
 def _required(fields: dict[str, object], name: str) -> bytes:
-    value = _optional(fields, name)
-    if value is None:
-        raise MalformedBody(f"The field {name} is missing.")
-    return value
-
-
-def _optional(fields: dict[str, object], name: str) -> bytes | None:
     value = fields.get(name)
     if value is None:
-        return None
+        raise MalformedBody(f"The field {name} is missing.")
     if not isinstance(value, str):
         raise MalformedBody(f"The field {name} is not a text.")
     try:

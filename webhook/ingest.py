@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from webhook.db import Session
     from webhook.store.tasks import Address
 
+SERVICES = {"audio": "audio_detection_byllm_global", "live": "live_detection_byllm_global"}
+
 _PAGE_SLICES = 200  # about 40 KB of JSON: what one request for slices shows at the most
 _FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
 _SLICES = msgspec.json.Decoder(tuple[Slice, ...])
@@ -163,6 +165,7 @@ class Ingest:
             after = _advance(before, arrivals, merge)
             if task_id in tasks:
                 changed.append(after)
+                self._note_identity(session, before, after)
             else:
                 made.append(after)
             known = {label.label for label in before.labels}
@@ -174,6 +177,14 @@ class Ingest:
         task_store.add_labels(session, labels)
         slice_store.insert_pages(session, pages)
         event_store.insert_events(session, events)
+
+    @staticmethod
+    def _note_identity(session: Session, before: Task, after: Task) -> None:
+        """Write what a later callback told of an external task; rarely anything."""
+        names = ("kind", "service", "live_id", "data_id", "source")
+        told = {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
+        if told:
+            task_store.update_task(session, after.id, **told)
 
     def _merge_slices(self, session: Session, task: Task, arrivals: Iterable[Arrival]) -> _Merge:
         """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
@@ -298,19 +309,16 @@ def _task_id(arrival: Arrival) -> str | None:
 
 
 def _external_task(task_id: str, arrival: Arrival) -> Task:
-    """Return the task that a receiver's first callback about it makes."""
-    result = arrival.result
-    live_id = result.live_id if result else None
-    kind = "audio" if live_id is None else "live"
+    """Return the task that a receiver's first callback about it makes, before its result is worked in."""
     return Task(
         id=task_id,
         origin="external",
-        kind=kind,
-        service="audio_detection_byllm_global" if kind == "audio" else "live_detection_byllm_global",
+        kind="audio",
+        service=SERVICES["audio"],
         state="processing",
-        source={"url": result.url} if result and result.url else {},
-        data_id=result.data_id if result else None,
-        live_id=live_id,
+        source={},
+        data_id=None,
+        live_id=None,
         referer=None,
         crypt_type=arrival.address.crypt_type,
         token_digest=None,
@@ -339,6 +347,8 @@ def _external_task(task_id: str, arrival: Arrival) -> Task:
 def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
     """Return the task after these results."""
     results = [arrival.result for arrival in arrivals if arrival.result is not None]
+    if task.origin == "external":
+        task = _identified(task, results)
     received_at = max(arrival.received_at for arrival in arrivals)
     stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
     has_result = bool(task.slice_count or merge.incoming) or stated is not None
@@ -359,8 +369,34 @@ def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
         submitted_at=task.submitted_at or (received_at if task.origin == "submitted" else None),
         finished_at=(received_at if state != task.state else task.finished_at) if finished else None,
         updated_at=received_at,
-        next_attempt_at=task.next_attempt_at if state == "queued" else None,
+        # A stream that is to be canceled waits for its call of the platform, whatever it brings meanwhile.
+        next_attempt_at=task.next_attempt_at if state == "queued" or _to_be_canceled(task, state) else None,
     )
+
+
+def _to_be_canceled(task: Task, state: str) -> bool:
+    return task.cancel_requested_at is not None and state == "processing"
+
+
+def _identified(task: Task, results: Sequence[Result]) -> Task:
+    """Return an external task as all its results together describe it, in whatever order they come."""
+    live_id = _least([task.live_id, *(result.live_id for result in results)])
+    url = _least([task.source.get("url"), *(result.url for result in results)])
+    kind = "audio" if live_id is None else "live"
+    return msgspec.structs.replace(
+        task,
+        kind=kind,
+        service=SERVICES[kind],
+        live_id=live_id,
+        data_id=_least([task.data_id, *(result.data_id for result in results)]),
+        source={} if url is None else {"url": url},
+        # what seemed a file that was done is a stream, which no callback ends
+        state="processing" if kind != task.kind and task.state == "completed" and not task.error else task.state,
+    )
+
+
+def _least(words: Iterable[str | None]) -> str | None:
+    return min((word for word in words if word is not None), default=None)
 
 
 def _next_state(task: Task, results: Sequence[Result], *, has_result: bool) -> tuple[str, dict[str, Any] | None]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_FREED_SECONDS = 10.0  # gunicorn's workers look for their parent every second, and then finish what they do
+_FREED_LOOK_SECONDS = 0.1
 _SETTLED_SECONDS = 5.0  # a process that lived so long is worth starting again
 
 
@@ -79,6 +81,22 @@ def check_bind(settings: Settings) -> None:
         ) from error
 
 
+def _await_bind(settings: Settings) -> None:
+    """Wait for the address: workers of a web process that was killed keep it until they notice.
+
+    Raises:
+        SettingError: it is still taken after some seconds.
+    """
+    deadline = time.monotonic() + _FREED_SECONDS
+    while True:
+        try:
+            return check_bind(settings)
+        except SettingError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_FREED_LOOK_SECONDS)
+
+
 def _share_memory() -> None:
     """Keep what is loaded shared with the processes that are forked from here: the collector leaves it alone."""
     gc.collect()
@@ -91,7 +109,7 @@ def run_web(settings: Settings) -> None:
     from webhook.web import Web
 
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
-    check_bind(settings)
+    _await_bind(settings)
     web = Web(settings, lambda: create_app(bootstrap.build(settings)))
     _share_memory()
     web.run()  # type: ignore[no-untyped-call] # gunicorn's

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from webhook.metrics import Metrics
 
 _MISSED_BEATS = 3
+_WEB = "web"
 
 
 def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
@@ -31,6 +32,9 @@ def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
     settings = service.settings
     worker = "unknown"
     try:
+        if service.database.trouble is not None:  # can it be written again?
+            with service.database.transaction() as session:
+                key_store.beat(session, _WEB, now=clock.now())
         with service.database.read() as session:
             beat = key_store.last_beat(session, key_store.WORKER)
         database = "ok"

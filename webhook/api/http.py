@@ -20,8 +20,9 @@ from werkzeug.exceptions import HTTPException
 
 from webhook.api import callbacks, events, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.docs import PAGE
-from webhook.api.routing import JSON, PROBLEM, Answer, RawRequest, Route, authenticate, problem, respond
-from webhook.errors import DatabaseError, RequestError, ServiceError
+from webhook.api.routing import JSON, PROBLEM, Answer, RawRequest, Route, TooLarge, authenticate, problem, respond
+from webhook.bodies import read_body
+from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, RequestError, ServiceError
 from webhook.threads import in_thread
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class Api:
             try:
                 answer = self._answer(route, self._raw(path))
                 response = _json(answer.status, answer.body, answer.headers)
+            except BodyTooLarge:
+                response = _problem(TooLarge("The body is too large."))
+            except MalformedBody as error:
+                response = _problem(RequestError(str(error)))
             except RequestError as error:
                 response = _problem(error)
             except ServiceError as error:
@@ -101,13 +106,12 @@ class Api:
         return view
 
     def _raw(self, path: dict[str, str]) -> RawRequest:
-        request.max_content_length = self._service.settings.request_body_limit
         return RawRequest(
             path=path,
             arguments=tuple(request.args.items(multi=True)),
             authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
-            body=request.get_data(cache=False),
+            body=read_body(request, limit=self._service.settings.request_body_limit),
             idempotency_key=request.headers.get("Idempotency-Key"),
             prefer=",".join(request.headers.getlist("Prefer")),
             base_url=request.host_url.rstrip("/"),

@@ -197,6 +197,13 @@ def _body(route: Route, raw: RawRequest) -> Any:
     return _validated(route.body, document)
 
 
+class TooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    title = "Content too large"
+
+
 class UnsupportedMedia(RequestError):
     """The body is not JSON."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Final
 
@@ -57,19 +58,35 @@ def parse(content: bytes) -> Result:
     return from_document(_decode(content)) if envelope is None else from_printed(envelope)
 
 
-_SURROGATE_ESCAPE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_LONGEST_NUMBER: Final = 300
+"""Digits of an integer that a double can hold about; a longer one is kept as a text."""
 
 
 def _decode(content: bytes) -> Any:
-    """Return the document, with U+FFFD for half a surrogate pair: a transcript cut within an emoji is a result."""
+    """Return the document, tolerant of what is JSON by its grammar and yet more than most readers take.
+
+    Half a surrogate pair, as of a transcript cut within an emoji, becomes U+FFFD; a number too great becomes a
+    text. A result is not lost for either.
+    """
     try:
         try:
             return msgspec.json.decode(content)
-        except msgspec.DecodeError:
-            if not _SURROGATE_ESCAPE.search(content):
-                raise
-            whole = json.dumps(json.loads(content.decode()), ensure_ascii=False, allow_nan=False)
-            return msgspec.json.decode(_SURROGATE.sub(REPLACEMENT, whole))
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            document = json.loads(content.decode(), parse_float=_number, parse_int=_number, parse_constant=_no_constant)
+            return msgspec.json.decode(_SURROGATE.sub(REPLACEMENT, json.dumps(document, ensure_ascii=False)))
     except (ValueError, RecursionError) as fault:
         raise Unreadable("The content is not one JSON document in UTF-8.") from fault
+
+
+def _number(text: str) -> int | float | str:
+    if len(text) > _LONGEST_NUMBER:
+        return text
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    number = float(text)
+    return number if math.isfinite(number) else text
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON.")

@@ -166,13 +166,13 @@ class _Fields:
 
 
 def _writable(value: Any) -> Any:
-    """Return the value, if it can be written again on any stack."""
+    """Return the value, or its JSON as a text where it nests too deep to be written again on any stack."""
     layer = [value]
     for _ in range(_DEEPEST):
         layer = [inner for outer in layer if type(outer) in (dict, list) for inner in _inside(outer)]
         if not layer:
             return value
-    raise Unreadable(f"An unknown field is nested more than {_DEEPEST} levels deep.")
+    return msgspec.json.encode(value).decode()  # as its JSON: a text nests nothing
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -186,6 +186,11 @@ def _list(value: Any) -> list[Any] | None:
 def _string(value: Any) -> str | None:
     """Return a string, with U+FFFD for NUL, which databases refuse."""
     return value.replace("\0", REPLACEMENT) if type(value) is str else None
+
+
+def _id(value: Any) -> str | None:
+    """Return an id, also one that was sent as a number."""
+    return str(value) if type(value) is int else _string(value)
 
 
 def _string_or_list(value: Any) -> str | list[Any] | None:
@@ -258,7 +263,7 @@ def _task(parts: list[_Fields], *, code: int | None, has_data: bool) -> Result:
     for part in parts:
         part.drop("Message", "RequestId")
         for name in _IDS:
-            ids[name] = part.take(name, _string) if ids[name] is None else ids[name]
+            ids[name] = part.take(name, _id) if ids[name] is None else ids[name]
         levels.append(part.level())
         slices += part.each("SliceDetails", _slice)
         for level, details in part.each("Results", _scene):
