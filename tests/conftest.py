@@ -51,15 +51,18 @@ class Clock:
         self.time += timedelta(**duration)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _plain_logs() -> None:
-    """Log without colours and without the variables of every frame, which takes seconds."""
+    """Log everything, whatever a test before this one configured, and without the variables of every frame."""
     structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger("debug"),
+        logger_factory=structlog.PrintLoggerFactory(),
+        cache_logger_on_first_use=False,
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             structlog.processors.KeyValueRenderer(),
-        ]
+        ],
     )
 
 

@@ -16,7 +16,7 @@ from webhook.addresses import AddressPolicy
 from webhook.crypto import Keyring
 from webhook.db import Database
 from webhook.deliveries import Deliveries
-from webhook.errors import DatabaseError, DecryptionError, SettingError
+from webhook.errors import DatabaseError, DecryptionError, ServiceError, SettingError
 from webhook.ingest import Ingest
 from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
@@ -55,9 +55,13 @@ def build(settings: Settings) -> Service:
         SettingError: the encryption keys are missing, or not those the database was written with.
     """
     database = Database(settings.database_url)
-    check_migrated(database)
-    keyring = Keyring(encryption_keys(settings))
-    check_keys(database, keyring)
+    try:
+        check_migrated(database)
+        keyring = Keyring(encryption_keys(settings))
+        check_keys(database, keyring)
+    except ServiceError:
+        database.close()
+        raise
     ingest = Ingest(keyring, flag_level=settings.flag_level)
     return Service(
         settings=settings,
