@@ -44,6 +44,7 @@ def cli() -> None:
 
     Settings are environment variables; the README lists them all.
     """
+    os.umask(0o077)  # the database, its log and its lock concern nobody else on this machine
 
 
 def _settings() -> Settings:
@@ -72,6 +73,7 @@ def serve() -> None:
 
     settings = _settings()
     processes.check_bind(settings)
+    processes.check_alone(settings)
 
     def prepare() -> None:
         _prepare(settings)
@@ -88,6 +90,7 @@ def web() -> None:
 
     settings = _settings()
     processes.check_bind(settings)
+    processes.check_alone(settings)
     processes.run_web(settings)
 
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Session = sa.Connection
 
-_BUSY_SECONDS = 5.0  # how long a writer waits for another that holds no flock, such as the sqlite3 shell
+_BUSY_SECONDS = 2.0  # how long a writer waits for another that holds no flock, such as the sqlite3 shell
 _POOL = 16
 
 # https://sqlite.org/rescode.html: what went wrong, in words for whoever is on call
@@ -46,6 +46,11 @@ _TROUBLES = {
 _PRIMARY_CODE = 0xFF
 
 
+def path_of(url: str) -> Path:
+    """Return the file that a database's URL names."""
+    return Path(sa.make_url(url).database or "").absolute()
+
+
 class Database:
     """One SQLite file. Make it after a fork, never before: neither connections nor locks survive one.
 
@@ -60,7 +65,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.path = Path(sa.make_url(url).database or "").absolute()
+        self.path = path_of(url)
         self._engine = sa.create_engine(url, pool_size=_POOL, max_overflow=_POOL)
         sa.event.listen(self._engine, "connect", _prepare_connection)
         sa.event.listen(self._engine, "begin", _begin)
@@ -147,6 +152,30 @@ class Database:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
 
+def claim_web(path: Path) -> BinaryIO:
+    """Take the one place of a web process at a database; it is held until the file is closed, or the process ends.
+
+    Two of them on one SQLite file make each other's callbacks wait for seconds.
+
+    Raises:
+        DatabaseError: another has it.
+    """
+    try:
+        place = Path(f"{path}-web").open("ab")  # noqa: SIM115 - it is the caller's
+        if fcntl is not None:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        place.close()
+        raise DatabaseError(
+            f"Another web process serves {path}: end it first, or set another WEBHOOK_DATABASE_URL."
+        ) from None
+    except OSError as error:
+        raise DatabaseError(
+            f"{path}-web cannot be written ({error.strerror}): mend the database's directory."
+        ) from error
+    return place
+
+
 class Bell:
     """Rings in another process when this one has committed: a datagram to a socket beside the database.
 
@@ -170,6 +199,8 @@ class Bell:
 
     def hang(self) -> socket.socket | None:
         """Listen; None where the system has no such sockets, or the path is too long for one."""
+        if self._hung is not None:
+            return self._hung
         try:
             Path(self._address).unlink(missing_ok=True)
             self._hung = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

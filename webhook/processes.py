@@ -15,12 +15,12 @@ import socket
 import threading
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
 from webhook import bootstrap
-from webhook.db import Database
+from webhook.db import Database, claim_web, path_of
 from webhook.errors import DatabaseError, ServiceError, SettingError
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from webhook.settings import Settings
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 _FREED_SECONDS = 10.0  # gunicorn's workers look for their parent every second, and then finish what they do
 _FREED_LOOK_SECONDS = 0.1
@@ -81,17 +83,28 @@ def check_bind(settings: Settings) -> None:
         ) from error
 
 
-def _await_bind(settings: Settings) -> None:
-    """Wait for the address: workers of a web process that was killed keep it until they notice.
+def check_alone(settings: Settings) -> None:
+    """Refuse a database that another web process serves.
 
     Raises:
-        SettingError: it is still taken after some seconds.
+        DatabaseError: there is another.
+    """
+    path = path_of(settings.database_url)
+    if path.parent.is_dir():  # `migrate` says what is wrong where it is not
+        claim_web(path).close()
+
+
+def _awaited(take: Callable[[], T]) -> T:
+    """Take what the workers of a web process that was killed keep until they notice.
+
+    Raises:
+        ServiceError: it is still taken after some seconds.
     """
     deadline = time.monotonic() + _FREED_SECONDS
     while True:
         try:
-            return check_bind(settings)
-        except SettingError:
+            return take()
+        except ServiceError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(_FREED_LOOK_SECONDS)
@@ -109,10 +122,11 @@ def run_web(settings: Settings) -> None:
     from webhook.web import Web
 
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
-    _await_bind(settings)
-    web = Web(settings, lambda: create_app(bootstrap.build(settings)))
-    _share_memory()
-    web.run()  # type: ignore[no-untyped-call] # gunicorn's
+    with _awaited(lambda: claim_web(path_of(settings.database_url))):
+        _awaited(lambda: check_bind(settings))
+        web = Web(settings, lambda: create_app(bootstrap.build(settings)))
+        _share_memory()
+        web.run()  # type: ignore[no-untyped-call] # gunicorn's
 
 
 def run_worker(settings: Settings) -> None:

@@ -8,31 +8,52 @@ disk or a long poll, costs a greenlet, and no lock of a library changes its mean
 from __future__ import annotations
 
 import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import gevent
 from gevent import socket
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from flask import Flask
+    from greenlet import greenlet
 
     from webhook.settings import Settings
 
 _KEEPALIVE_SECONDS = 75
-_GRACEFUL_SECONDS = 5  # idle connections use it up; a callback cut off is sent again
+_GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
 
 class CooperativeWorker(GeventWorker):
-    """gunicorn's gevent worker without monkey patching."""
+    """gunicorn's gevent worker without monkey patching, and without waiting for idle connections when it stops."""
 
     def init_process(self) -> None:
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
+        self._idle: dict[gevent.Timeout, greenlet] = {}
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
+
+    @contextmanager
+    def timeout_ctx(self) -> Iterator[None]:
+        """Bound a connection's wait for its next request."""
+        with gevent.Timeout(self.cfg.keepalive, False) as timeout:  # type: ignore[arg-type] # gevent's word for silently
+            self._idle[timeout] = gevent.getcurrent()
+            try:
+                yield
+            finally:
+                del self._idle[timeout]
+
+    def notify(self) -> None:
+        """Tell gunicorn every second that we live; when stopping, end the connections that wait for a request."""
+        super().notify()  # type: ignore[no-untyped-call] # gunicorn has no types
+        if not self.alive:
+            for timeout, connection in self._idle.items():
+                gevent.get_hub().loop.run_callback(connection.throw, timeout)
 
     def patch(self) -> None:
         """Make the listening sockets gevent's, which is all that the server needs."""
