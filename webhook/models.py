@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-REVISION = "0001"  # the newest of migrations/versions
+REVISION = "0002"  # the newest of migrations/versions
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -120,6 +120,11 @@ tasks = sa.Table(
     sa.Column("next_attempt_at", UtcTime),  # when a worker should call the platform; none when it need not
     sa.Column("lease", String),
     sa.Column("lease_until", UtcTime),
+    sa.Column("uploaded", Json),  # where an upload lies at the platform: {bucket, object}
+    sa.Column("uploaded_at", UtcTime),
+    sa.Column("started_at", UtcTime),  # when the platform first told that a stream runs
+    sa.Column("answered_at", UtcTime),  # when the platform last told of it, by callback or query
+    sa.Column("silent_since", UtcTime),
 )
 sa.Index(
     "tasks_active_live_id",
@@ -204,6 +209,36 @@ slice_pages = sa.Table(
     sa.Column("last_key", LargeBinary, nullable=False),
     sa.Column("slice_count", sa.Integer, nullable=False),
     sa.Column("body", LargeBinary, nullable=False),  # sealed JSON array of slices
+)
+
+# The audio of flagged slices of streams, whose links end after half an hour; the bytes lie in a store.
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("task_id", String, primary_key=True),
+    sa.Column("slice_key", LargeBinary, primary_key=True),  # payloads.slice_key
+    sa.Column("state", String, nullable=False),  # pending | saved | expired | failed
+    sa.Column("url", LargeBinary, nullable=False),  # sealed
+    sa.Column("content_type", String),
+    sa.Column("size", BigInteger),  # bytes of the audio
+    sa.Column("object", String),  # its name in the store
+    sa.Column("attempt_count", sa.Integer, nullable=False),
+    sa.Column("next_attempt_at", UtcTime),
+    sa.Column("lease", String),
+    sa.Column("lease_until", UtcTime),
+    sa.Column("created_at", UtcTime, nullable=False),
+)
+sa.Index("evidence_due", evidence.c.next_attempt_at, sqlite_where=evidence.c.next_attempt_at.is_not(None))
+
+# What the platform lets the account do, shared by all workers: calls a second, and whether any pass at all.
+limits = sa.Table(
+    "limits",
+    metadata,
+    sa.Column("name", String, primary_key=True),  # submits | queries | streams
+    sa.Column("spent_until", UtcTime),  # the time up to which the rate is used (GCRA's theoretical arrival time)
+    sa.Column("closed_until", UtcTime),  # no call before
+    sa.Column("reason", String),  # why it was closed; none while it is open
+    sa.Column("closed_count", sa.Integer, nullable=False),  # in a row
 )
 
 events = sa.Table(

@@ -37,7 +37,7 @@ class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `tasks`: a file or stream, its state, and its verdict."""
+    """One row of `tasks`: a file or stream, its state, and its verdict. What has a default is empty in a new one."""
 
     id: str
     origin: str
@@ -45,30 +45,35 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     state: str
     source: dict[str, Any]
-    data_id: str | None
-    live_id: str | None
-    referer: str | None
+    data_id: str | None = None
+    live_id: str | None = None
+    referer: str | None = None
     crypt_type: str
-    token_digest: bytes | None
-    secrets: bytes | None
-    receiver_id: str | None
-    platform_task_id: str | None
-    error: dict[str, Any] | None
-    risk_level: str | None
-    stated_risk_level: str | None
-    labels: tuple[LabelSummary, ...]
-    slice_count: int
-    flagged_slice_count: int
-    last_slice_at: datetime | None
+    token_digest: bytes | None = None
+    secrets: bytes | None = None
+    receiver_id: str | None = None
+    platform_task_id: str | None = None
+    error: dict[str, Any] | None = None
+    risk_level: str | None = None
+    stated_risk_level: str | None = None
+    labels: tuple[LabelSummary, ...] = ()
+    slice_count: int = 0
+    flagged_slice_count: int = 0
+    last_slice_at: datetime | None = None
     created_at: datetime
-    submitted_at: datetime | None
-    finished_at: datetime | None
+    submitted_at: datetime | None = None
+    finished_at: datetime | None = None
     updated_at: datetime
-    cancel_requested_at: datetime | None
-    attempt_count: int
-    next_attempt_at: datetime | None
-    lease: str | None
-    lease_until: datetime | None
+    cancel_requested_at: datetime | None = None
+    attempt_count: int = 0
+    next_attempt_at: datetime | None = None
+    lease: str | None = None
+    lease_until: datetime | None = None
+    uploaded: dict[str, str] | None = None
+    uploaded_at: datetime | None = None
+    started_at: datetime | None = None
+    answered_at: datetime | None = None
+    silent_since: datetime | None = None
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +98,9 @@ _LABELS = msgspec.json.Decoder(tuple[LabelSummary, ...])
 _READ: dict[str, Callable[[Any], Any]] = {
     "source": msgspec.json.decode,
     "error": msgspec.json.decode,
+    "uploaded": msgspec.json.decode,
     "labels": _LABELS.decode,
-    **{name: clock.from_microseconds for name in Task.__struct_fields__ if name.endswith(("_at", "_until"))},
+    **{name: clock.from_microseconds for name in Task.__struct_fields__ if name.endswith(("_at", "_until", "_since"))},
 }
 _WRITTEN: dict[str, Callable[[Any], Any]] = {
     name: clock.to_microseconds if read is clock.from_microseconds else to_json for name, read in _READ.items()
