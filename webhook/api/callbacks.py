@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import callbacks as schemas
 from webhook.errors import NotFound
 from webhook.store import callbacks as callback_store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook import events
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import events as schemas
 from webhook.labels import matches
 from webhook.store import events as event_store
 

@@ -9,7 +9,7 @@ from pydantic.json_schema import models_json_schema
 
 import webhook
 from webhook.api.routing import JSON, LONGEST_KEY, PROBLEM, Route
-from webhook.api.schemas import ProblemOut
+from webhook.api.schemas.base import ProblemOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import receivers as schemas
+from webhook.api.schemas.lists import ListQuery
 from webhook.errors import NotFound
 from webhook.receivers import open_receiver
 from webhook.store import receivers as receiver_store
@@ -43,7 +44,7 @@ def _create(request: Request, session: Session) -> Answer:
 
 
 def _list(request: Request, session: Session) -> Answer:
-    query: schemas.ListQuery = request.query
+    query: ListQuery = request.query
     found = receiver_store.list_receivers(session, after=query.cursor, limit=query.limit)
     cursor = found[-1].id if len(found) == query.limit else None
     return Answer(body={"items": [_shape(receiver) for receiver in found], "next_cursor": cursor})
@@ -81,7 +82,7 @@ ROUTES = (
         role=Role.READER,
         summary="List receivers, newest first",
         call=_list,
-        query=schemas.ListQuery,
+        query=ListQuery,
         answers={200: schemas.ReceiverPage},
     ),
     Route(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock, subscriptions
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import subscriptions as schemas
+from webhook.api.schemas.lists import ListQuery
 from webhook.errors import AddressRefused, Conflict, Invalid, NotFound
 from webhook.store import deliveries as delivery_store
 from webhook.subscriptions import delivery_shape, subscription_shape
@@ -55,7 +56,7 @@ def _create(request: Request, session: Session) -> Answer:
 
 
 def _list(request: Request, session: Session) -> Answer:
-    query: schemas.ListQuery = request.query
+    query: ListQuery = request.query
     found = delivery_store.subscriptions_page(session, after=query.cursor, limit=query.limit)
     cursor = found[-1].id if len(found) == query.limit else None
     return Answer(body={"items": [subscription_shape(one) for one in found], "next_cursor": cursor})
@@ -156,7 +157,7 @@ ROUTES = (
         role=Role.READER,
         summary="List subscriptions, newest first",
         call=_list,
-        query=schemas.ListQuery,
+        query=ListQuery,
         answers={200: schemas.SubscriptionPage},
     ),
     Route(

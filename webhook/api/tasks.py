@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import tasks as schemas
 from webhook.clock import from_microseconds, to_microseconds
 from webhook.errors import NotFound
 from webhook.shapes import stream_shape, task_shape

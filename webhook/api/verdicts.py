@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import labels
-from webhook.api import schemas
 from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.schemas import verdicts as schemas
 from webhook.api.tasks import after_cursor, found_task, page_of_tasks
 from webhook.payloads import slice_key
 from webhook.shapes import ACTIONS, slice_shape, verdict_shape
