@@ -41,7 +41,9 @@ def calls(platform: Platform) -> Iterator[PlatformClient]:
 
 
 def client_of(url: str, *, secret: str = SECRET) -> PlatformClient:
-    return PlatformClient(endpoint=url, access_key_id="sandbox", access_key_secret=secret, security_token=None)
+    return PlatformClient(
+        endpoint=url, region="ap-southeast-1", access_key_id="sandbox", access_key_secret=secret, security_token=None
+    )
 
 
 def close_connections() -> None:

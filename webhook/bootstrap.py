@@ -89,6 +89,7 @@ def platform_client(settings: Settings) -> Callable[[], PlatformClient] | None:
         return None
     return lambda: PlatformClient(
         endpoint=settings.platform_endpoint,
+        region=settings.platform_region,
         access_key_id=key_id,
         access_key_secret=key_secret,
         security_token=settings.security_token,

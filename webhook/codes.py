@@ -27,19 +27,21 @@ class Code(msgspec.Struct, frozen=True):
         remedy: as the answer of a call.
         reason: a stable word of ours, shown in a task's `error`.
         message: what its owner can do about it.
+        of_task: as the answer of a query it speaks of the task, not of the query.
     """
 
     remedy: Remedy
     reason: str
     message: str
+    of_task: bool = False
 
 
 OK = 200
 IN_PROGRESS = 280
 
 CODES = {
-    OK: Code(Remedy.PROCEED, "ok", "The request succeeded."),
-    IN_PROGRESS: Code(Remedy.ASK_LATER, "in_progress", "The moderation is in progress."),
+    OK: Code(Remedy.PROCEED, "ok", "The request succeeded.", of_task=True),
+    IN_PROGRESS: Code(Remedy.ASK_LATER, "in_progress", "The moderation is in progress.", of_task=True),
     400: Code(
         Remedy.FAIL,
         "parameter_missing",
@@ -64,14 +66,21 @@ CODES = {
         Remedy.RETRY,
         "source_unreachable",
         "The platform could not download the source. Check that the URL is public and not expired, and its referer.",
+        of_task=True,
     ),
     405: Code(
         Remedy.RETRY,
         "source_unreachable",
         "The platform's download of the source timed out. Check that the URL is public and its server fast enough.",
+        of_task=True,
     ),
-    406: Code(Remedy.FAIL, "source_too_large", "The source is too large for the platform: the limit is 500 MB."),
-    407: Code(Remedy.FAIL, "format_not_supported", "The platform does not support the source's format."),
+    406: Code(
+        Remedy.FAIL,
+        "source_too_large",
+        "The source is too large for the platform: the limit is 500 MB.",
+        of_task=True,
+    ),
+    407: Code(Remedy.FAIL, "format_not_supported", "The platform does not support the source's format.", of_task=True),
     408: Code(
         Remedy.STOP,
         "not_authorized",

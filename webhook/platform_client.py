@@ -7,17 +7,23 @@ messages never leave this module: a refused signature echoes our parameters, the
 from __future__ import annotations
 
 import logging
+import re
+import uuid
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from webhook import codes
+from webhook import codes, payloads
 from webhook.codes import Remedy
-from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformRefused
+from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformRefused, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from webhook.payloads import Result
 
 _CONNECT_TIMEOUT_MS = 5_000
 _READ_TIMEOUT_MS = 10_000
@@ -42,6 +48,16 @@ _REFUSALS = {
     "NoPermission": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
 }
 _UNREACHABLE = "The platform could not be reached. Check WEBHOOK_PLATFORM_ENDPOINT and this machine's network."
+_UPLOAD_FAILED = PlatformBusy(
+    code=None, reason="upload_failed", message="The file could not be handed over to the platform's storage."
+)
+_UPLOAD_GONE = PlatformRefused(
+    code=None, reason="upload_lost", message="The uploaded file is no longer on our disk. Upload it again."
+)
+_UNREADABLE = PlatformBusy(
+    code=codes.OK, reason="platform_error", message="The platform's answer to the query was not understood."
+)
+_OSS_REGION = re.compile(r"oss-([a-z0-9-]+?)(?:-internal)?\.aliyuncs\.com")
 _LOST = "The platform's answer was lost; the task may have been accepted."
 
 
@@ -50,12 +66,12 @@ class PlatformClient:
 
     Args:
         endpoint: base URL, https or (for the sandbox) http.
+        region: of the platform's storage, where its endpoint does not tell.
     """
 
     def __init__(
-        self, *, endpoint: str, access_key_id: str, access_key_secret: str, security_token: str | None
+        self, *, endpoint: str, region: str, access_key_id: str, access_key_secret: str, security_token: str | None
     ) -> None:
-        from alibabacloud_green20220302 import models
         from alibabacloud_green20220302.client import Client
         from alibabacloud_tea_openapi.utils_models._config import Config
 
@@ -63,7 +79,7 @@ class PlatformClient:
         sdk_log.handlers.clear()
         sdk_log.propagate = False
         parts = urlsplit(endpoint)
-        self._models: Any = models
+        self._region = region
         make_config: Any = Config  # the SDK's annotations forbid None, its code expects it
         self._client: Any = Client(
             make_config(
@@ -84,12 +100,31 @@ class PlatformClient:
             PlatformRefused, PlatformBusy: it was not accepted.
             OutcomeUnknown: it may have been accepted.
         """
-        request = self._models.VoiceModerationRequest(service=service, service_parameters=_json(parameters))
-        body = self._call(self._client.voice_moderation, request)
-        task_id = (body.get("Data") or {}).get("TaskId")
+        answer = self._proceeded(self._call("VoiceModeration", service=service, parameters=parameters))
+        task_id = answer.data.get("TaskId") if isinstance(answer.data, dict) else None
         if not isinstance(task_id, str) or not task_id:
             raise OutcomeUnknown(code=codes.OK, reason="submit_outcome_unknown", message=_LOST)
         return task_id
+
+    def query(self, *, service: str, platform_task_id: str) -> Result:
+        """Ask how a task stands.
+
+        Returns:
+            What a callback would say: the result (code 200), that it goes on (280), or why the task failed.
+
+        Raises:
+            PlatformRefused: the platform does not know the task, or no longer.
+            PlatformBusy, OutcomeUnknown: it did not say.
+        """
+        body = self._call("VoiceModerationResult", service=service, parameters={"taskId": platform_task_id})
+        try:
+            result = payloads.parse(body)
+        except Unreadable:
+            result = None
+        if result is None or not codes.code_of(result.code).of_task:
+            self._proceeded(body)
+            raise _UNREADABLE
+        return result
 
     def cancel(self, *, service: str, platform_task_id: str) -> None:
         """Cancel a stream's task.
@@ -97,10 +132,52 @@ class PlatformClient:
         Raises:
             PlatformRefused, PlatformBusy, OutcomeUnknown: it was not, or may not have been, canceled.
         """
-        request = self._models.VoiceModerationCancelRequest(
-            service=service, service_parameters=_json({"taskId": platform_task_id})
+        parameters = {"taskId": platform_task_id}
+        self._proceeded(self._call("VoiceModerationCancel", service=service, parameters=parameters))
+
+    def upload(self, path: Path, *, extension: str, progress: Callable[[], None]) -> dict[str, str]:
+        """Hand a file over to the platform's own storage, which keeps it for 30 minutes; it is read piece by piece.
+
+        Args:
+            extension: of the file's name, which tells the platform its format.
+            progress: called from time to time while it goes out.
+
+        Returns:
+            Where it lies: `bucket` and `object`.
+
+        Raises:
+            PlatformRefused, PlatformBusy, OutcomeUnknown: it does not lie there.
+        """
+        import alibabacloud_oss_v2 as oss
+        from alibabacloud_oss_v2.client import Client
+
+        body = self._call("DescribeUploadToken")
+        self._proceeded(body)
+        try:
+            token = msgspec.json.decode(body, type=_UploadAnswer).data
+        except msgspec.MsgspecError:
+            raise _UPLOAD_FAILED from None
+        config = oss.config.load_default()
+        config.credentials_provider = oss.credentials.StaticCredentialsProvider(
+            token.key_id, token.key_secret, token.security_token
         )
-        self._call(self._client.voice_moderation_cancel, request)
+        config.endpoint = token.endpoint
+        region = _OSS_REGION.search(token.endpoint)
+        config.region = region[1] if region else self._region
+        config.use_path_style = _is_address(token.endpoint)
+        place = {"bucket": token.bucket, "object": f"{token.prefix}{uuid.uuid4().hex}.{extension}"}
+        try:
+            with path.open("rb") as file:
+                Client(config).put_object(
+                    oss.PutObjectRequest(
+                        bucket=place["bucket"], key=place["object"], body=file, progress_fn=lambda *_: progress()
+                    )
+                )
+        except FileNotFoundError:
+            raise _UPLOAD_GONE from None
+        except oss.exceptions.BaseError:
+            raise _UPLOAD_FAILED from None
+        return place
 
     def probe(self, *, service: str) -> None:
         """Ask for a task that does not exist: it costs nothing, and shows whether any call would pass.
@@ -108,14 +185,15 @@ class PlatformClient:
         Raises:
             PlatformBusy: none would; the message says what to do about it.
         """
-        from darabonba.runtime import RuntimeOptions
-
-        request = self._models.VoiceModerationResultRequest(
-            service=service, service_parameters=_json({"taskId": _PROBE_TASK_ID})
-        )
-        patience = RuntimeOptions(connect_timeout=_PROBE_TIMEOUT_MS, read_timeout=_PROBE_TIMEOUT_MS)
         try:
-            self._call(lambda query: self._client.voice_moderation_result_with_options(query, patience), request)
+            self._proceeded(
+                self._call(
+                    "VoiceModerationResult",
+                    service=service,
+                    parameters={"taskId": _PROBE_TASK_ID},
+                    timeout_ms=_PROBE_TIMEOUT_MS,
+                )
+            )
         except PlatformRefused:
             return  # it was let in, and the task is not known
         except OutcomeUnknown:
@@ -124,25 +202,96 @@ class PlatformClient:
             if error.reason not in _PROBE_PASSES:
                 raise
 
-    def _call(self, operation: Callable[[Any], Any], request: Any) -> dict[str, Any]:
-        """Make a call and return its body once the platform has proceeded."""
+    def _call(
+        self,
+        action: str,
+        *,
+        service: str | None = None,
+        parameters: dict[str, str] | None = None,
+        timeout_ms: int | None = None,
+    ) -> bytes:
+        """Make a call, and return the body of an answer of 200.
+
+        The SDK's generic call, since its typed ones drop fields that their models lack.
+        """
         from alibabacloud_tea_openapi.exceptions._alibaba_cloud import AlibabaCloudException
+        from alibabacloud_tea_openapi.utils_models._open_api_request import OpenApiRequest
+        from alibabacloud_tea_openapi.utils_models._params import Params
         from darabonba.exceptions import DaraException
+        from darabonba.runtime import RuntimeOptions
         from Tea.exceptions import TeaException
 
+        call = Params(
+            action=action,
+            version="2022-03-02",
+            protocol="HTTPS",
+            pathname="/",
+            method="POST",
+            auth_type="AK",
+            style="RPC",
+            req_body_type="formData",
+            body_type="string",
+        )
+        fields = {} if service is None else {"Service": service, "ServiceParameters": _json(parameters or {})}
+        make_patience: Any = RuntimeOptions  # annotated as the SDK's other types are
+        patience = make_patience(connect_timeout=timeout_ms, read_timeout=timeout_ms)
         try:
-            answer = operation(request)
+            answer = self._client.call_api(call, OpenApiRequest(body=fields), patience)
         except AlibabaCloudException as error:
             raise _http_error(error) from None  # the SDK's own message may hold our seed
         except (DaraException, TeaException, OSError, ValueError) as error:
             raise _transport_error(error) from None
-        body: dict[str, Any] = answer.body.to_map() if answer.body is not None else {}
-        code = body.get("Code")
-        row = codes.code_of(code if isinstance(code, int) else None)
+        return str(answer["body"]).encode()
+
+    @staticmethod
+    def _proceeded(body: bytes) -> _Answer:
+        """Return an answer by which the platform did what it was asked.
+
+        Raises:
+            PlatformRefused, PlatformBusy: it did not.
+            OutcomeUnknown: it cannot be read.
+        """
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise OutcomeUnknown(code=None, reason="submit_outcome_unknown", message=_LOST) from None
+        code = answer.code if isinstance(answer.code, int) else None
+        row = codes.code_of(code)
         if row.remedy is Remedy.PROCEED:
-            return body
+            return answer
         kind = PlatformRefused if row.remedy is Remedy.FAIL else PlatformBusy
-        raise kind(code=code if isinstance(code, int) else None, reason=row.reason, message=row.message)
+        raise kind(code=code, reason=row.reason, message=row.message)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What every answer has."""
+
+    code: Any = msgspec.field(name="Code", default=None)
+    data: Any = msgspec.field(name="Data", default=None)
+
+
+class _UploadToken(msgspec.Struct, frozen=True):
+    """What opens the platform's storage for an hour."""
+
+    key_id: str = msgspec.field(name="AccessKeyId")
+    key_secret: str = msgspec.field(name="AccessKeySecret")
+    security_token: str = msgspec.field(name="SecurityToken")
+    bucket: str = msgspec.field(name="BucketName")
+    prefix: str = msgspec.field(name="FileNamePrefix")
+    endpoint: str = msgspec.field(name="OssInternetEndPoint")
+
+
+class _UploadAnswer(msgspec.Struct, frozen=True):
+    data: _UploadToken = msgspec.field(name="Data")
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether an endpoint has no name under which a bucket could have a name of its own."""
+    try:
+        ip_address(urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _json(parameters: dict[str, str]) -> str:
