@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,20 @@ def test_a_body_that_is_no_json_is_a_400(client: AppClient, body: bytes) -> None
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
 def test_a_body_of_another_type_is_a_415(client: AppClient, kind: str) -> None:
     assert_problem(client.post("/v1/tasks", body=b"{}", headers={"Content-Type": kind}), 415)
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "UTF-32", '"iso-8859-1"', "nonsense"])
+def test_a_body_in_another_charset_is_a_415_whatever_its_bytes(client: AppClient, charset: str) -> None:
+    text = json.dumps(TASK)
+    for body in (text.encode(), text.encode("utf-16")):
+        reply = client.post("/v1/tasks", body=body, headers={"Content-Type": f"application/json; charset={charset}"})
+        assert_problem(reply, 415)
+
+
+@pytest.mark.parametrize("options", ["", "; charset=utf-8", ';charset="UTF-8"', "; Charset=utf8", "; profile=x"])
+def test_a_body_that_says_it_is_utf_8_or_nothing_of_it_is_taken(client: AppClient, options: str) -> None:
+    kind = f"Application/JSON{options}"
+    assert client.post("/v1/tasks", body=json.dumps(TASK).encode(), headers={"Content-Type": kind}).status == 201
 
 
 def test_a_body_over_the_limit_is_a_413(make_service: MakeService) -> None:

@@ -24,7 +24,7 @@ _PROBLEMS = {
     404: "There is no such thing.",
     409: "The thing's present state does not allow this.",
     413: "The body is too large.",
-    415: "The body is not application/json.",
+    415: "The body is not application/json in UTF-8.",
     422: "Fields are wrong; `errors` names them.",
     503: "Our own trouble: try again later.",
 }

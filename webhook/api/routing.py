@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from webhook import clock
 from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
+from webhook.forms import media_type
 from webhook.store import keys as key_store
 from webhook.store.keys import StoredAnswer
 
@@ -188,8 +189,8 @@ def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:
 def _body(route: Route, raw: RawRequest) -> Any:
     if route.body is None:
         return None
-    if raw.content_type.partition(";")[0].strip().lower() != JSON:
-        raise UnsupportedMedia("Send the body as application/json.")
+    if media_type(raw.content_type) != JSON:
+        raise UnsupportedMedia("Send the body as application/json, in UTF-8.")
     try:
         document = msgspec.json.decode(raw.body)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError):
@@ -205,7 +206,7 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The body is not JSON."""
+    """The body is not JSON, or not in UTF-8."""
 
     status = 415
     title = "Unsupported media type"
