@@ -32,6 +32,13 @@ MIN_SUBMIT_DELAY_SECONDS = 1.0
 MAX_SUBMIT_DELAY_SECONDS = 300.0
 _MAX_DOUBLINGS = 9  # 1 s doubled so often is past the maximum
 
+POLL_GROWTH = 2
+LONGEST_POLL_GAP = timedelta(hours=1)
+"""Between two queries for a file's result: a 10-hour file may take hours."""
+
+MAX_CLOSED = timedelta(minutes=10)
+"""The longest that a limit stays closed before a call tries it again."""
+
 LONGEST_SECONDS = 366 * 24 * 3600
 """What a `Retry-After` of more digits than a year of seconds is taken for."""
 
@@ -67,6 +74,29 @@ def submit_delay(*, attempts_made: int, dice: Callable[[], float]) -> timedelta:
     """
     ceiling = min(MAX_SUBMIT_DELAY_SECONDS, MIN_SUBMIT_DELAY_SECONDS * 2 ** min(attempts_made, _MAX_DOUBLINGS))
     return timedelta(seconds=MIN_SUBMIT_DELAY_SECONDS + (ceiling - MIN_SUBMIT_DELAY_SECONDS) * dice())
+
+
+def poll_delay(*, first: timedelta, polls_made: int, dice: Callable[[], float]) -> timedelta:
+    """Return how long to wait before a result that has not come is asked for again; the gaps double, up to an hour.
+
+    Args:
+        first: the delay before the first query.
+        polls_made: how many there have been.
+        dice: a random number from 0 to 1; with it, what was submitted together is not asked for together.
+    """
+    gap = min(first * POLL_GROWTH ** min(polls_made, _MAX_DOUBLINGS), max(first, LONGEST_POLL_GAP))
+    return gap * (1 + DELIVERY_JITTER * (2 * dice() - 1)) if polls_made else gap
+
+
+def closed_delay(*, first: timedelta, times: int, dice: Callable[[], float]) -> timedelta:
+    """Return how long no call is made after the platform turned one away for a reason that concerns all.
+
+    Args:
+        first: the shortest such pause for the reason.
+        times: how often it has turned calls away before, in a row.
+        dice: a random number from 0 to 1.
+    """
+    return min(first * 2 ** min(times, _MAX_DOUBLINGS), MAX_CLOSED) * (0.5 + dice())
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:

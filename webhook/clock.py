@@ -25,6 +25,14 @@ def from_microseconds(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=microseconds)
 
 
+def from_milliseconds(milliseconds: int) -> datetime | None:
+    """Return the aware time of so many milliseconds since 1970; None for one that no calendar has."""
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return None
+
+
 def rfc3339(time: datetime) -> str:
     """Write a time as the API does: `2026-11-21T07:41:00.123456Z`."""
     return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import clock, codes
+from webhook import clock, codes, labels
 from webhook.codes import Remedy
 from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
-from webhook.shapes import slice_shape, task_shape, verdict_shape
+from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
 from webhook.store import slices as slice_store
@@ -41,14 +41,26 @@ _FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
 _SLICES = msgspec.json.Decoder(tuple[Slice, ...])
 
 
-class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What the platform says of a task.
+
+    Attributes:
+        result: None where it is not understood.
+        ends_stream: whether a code of 200 says that a stream is over, as the answer of a query does.
+    """
+
+    result: Result | None
+    received_at: datetime
+    ends_stream: bool = False
+
+
+class Arrival(Report, frozen=True, kw_only=True):
     """A verified callback on its way into the store.
 
     Attributes:
         digest: SHA-256 of the content; with the address, what makes the callback the same.
         stated_task_id: the form's taskId, which nothing vouches for.
-        result: the parsed content, or None where it is not understood.
-        problem: why it is not understood.
+        problem: why the content is not understood.
         callback_id: of a callback that was kept before; None makes one.
     """
 
@@ -57,9 +69,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     checksum: str
     stated_task_id: str | None
-    result: Result | None
     problem: str | None
-    received_at: datetime
     callback_id: str | None = None
 
 
@@ -89,7 +99,7 @@ class Ingest:
         task_ids = [_task_id(arrival) for arrival in arrivals]
         rows = [self._callback(*row) for row in zip(ids, task_ids, arrivals, strict=True)]
         new = callback_store.insert_callbacks(session, rows)
-        results: dict[str, list[Arrival]] = {}
+        results: dict[str, list[Report]] = {}
         events: list[EventRow] = []
         for callback_id, task_id, arrival in zip(ids, task_ids, arrivals, strict=True):
             if callback_id not in new:
@@ -101,6 +111,10 @@ class Ingest:
         self._apply(session, results, events)
         return [callback_id if callback_id in new else None for callback_id in ids]
 
+    def accept_polled(self, session: Session, task_id: str, report: Report) -> None:
+        """Store what a query told of a task of ours; it is not kept raw, since it can be asked for again."""
+        self._apply(session, {task_id: [report]}, [])
+
     def event(self, type_: str, data: dict[str, Any], *, task_id: str | None = None) -> EventRow:
         """Make an event, sealed, ready to be inserted beside its fact."""
         return self._event(type_, msgspec.json.encode(data), task_id)
@@ -108,6 +122,14 @@ class Ingest:
     def task_event(self, type_: str, task: Task) -> EventRow:
         """Make a `task.*` event, with the verdict as it is now."""
         return self.event(type_, {"task": task_shape(task), "verdict": verdict_shape(task)}, task_id=task.id)
+
+    def stream_event(self, type_: str, task: Task) -> EventRow:
+        """Make a `stream.*` event."""
+        return self.event(type_, {"task": stream_shape(task)}, task_id=task.id)
+
+    def ended(self, task: Task) -> list[EventRow]:
+        """Make what tells of the end of a stream that ran, in whatever way it ended."""
+        return [self.stream_event("stream.ended", task)] if task.started_at is not None else []
 
     def open_slices(self, page: SlicePage) -> tuple[Slice, ...]:
         """Return the slices of a page, in time order.
@@ -151,30 +173,30 @@ class Ingest:
         }
         return self.event("callback.rejected", {"callback": shape}, task_id=task_id)
 
-    def _apply(self, session: Session, results: dict[str, list[Arrival]], events: list[EventRow]) -> None:
+    def _apply(self, session: Session, results: dict[str, list[Report]], events: list[EventRow]) -> None:
         """Work the new results of each task into it, and write all that changed."""
         tasks = task_store.tasks_by_id(session, results)
         made: list[Task] = []
         changed: list[Task] = []
-        labels: list[tuple[str, str]] = []
+        noted: list[tuple[str, str]] = []
         pages: list[SlicePage] = []
         for task_id in sorted(results):
-            arrivals = results[task_id]
-            before = tasks.get(task_id) or _external_task(task_id, arrivals[0])
-            merge = self._merge_slices(session, before, arrivals)
-            after = _advance(before, arrivals, merge)
+            reports = results[task_id]
+            before = tasks.get(task_id) or _external_task(task_id, reports)
+            merge = self._merge_slices(session, before, reports)
+            after = _advance(before, reports, merge)
             if task_id in tasks:
                 changed.append(after)
                 self._note_identity(session, before, after)
             else:
                 made.append(after)
             known = {label.label for label in before.labels}
-            labels += [(label.label, task_id) for label in after.labels if label.label not in known]
+            noted += [(label.label, task_id) for label in after.labels if label.label not in known]
             pages += merge.pages
             events += self._events(before, after, merge)
         task_store.insert_tasks(session, made)
         task_store.update_results(session, changed)
-        task_store.add_labels(session, labels)
+        task_store.add_labels(session, noted)
         slice_store.insert_pages(session, pages)
         event_store.insert_events(session, events)
 
@@ -186,49 +208,56 @@ class Ingest:
         if told:
             task_store.update_task(session, after.id, **told)
 
-    def _merge_slices(self, session: Session, task: Task, arrivals: Iterable[Arrival]) -> _Merge:
+    def _merge_slices(self, session: Session, task: Task, reports: Iterable[Report]) -> _Merge:
         """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
         incoming: dict[bytes, Slice] = {}
-        for arrival in arrivals:
-            for piece in arrival.result.slices if arrival.result else ():
+        for report in reports:
+            for piece in report.result.slices if report.result else ():
                 key = slice_key(piece)
                 other = incoming.get(key)
                 incoming[key] = piece if other is None else better(other, piece)
         if not incoming:
             return _Merge(labels=task.labels, risk_level=task.risk_level)
         stored: dict[bytes, Slice] = {}
+        touched: list[SlicePage] = []
         if task.slice_count:
             touched = slice_store.overlapping_pages(session, task.id, first_key=min(incoming), last_key=max(incoming))
             for page in touched:
                 stored.update((slice_key(piece), piece) for piece in self.open_slices(page))
-            slice_store.delete_pages(session, touched)
         merged = stored | incoming
         replaced = False
         for key in stored.keys() & incoming.keys():
             merged[key] = better(stored[key], incoming[key])
             replaced |= merged[key] is not stored[key]
         fresh = [piece for key, piece in incoming.items() if key not in stored]
+        if not fresh and not replaced:
+            return _Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True)
+        if stored:
+            slice_store.delete_pages(session, touched)
         flagged = sorted(
             (key, piece)
             for key, piece in incoming.items()
             if self._reaches_flag_level(piece) and not (key in stored and self._reaches_flag_level(stored[key]))
         )
-        pages = self._pages(task.id, sorted(merged.items()))
+        in_order = sorted(merged.items())
+        pages = self._pages(task.id, in_order)
+        newest = not task.slice_count or not slice_store.has_later(session, task.id, in_order[-1][0])
         if replaced:
             # A label or level may have gone with the version that bore it, so all slices are counted again.
             elsewhere = [piece for page in slice_store.pages(session, task.id) for piece in self.open_slices(page)]
             every = [*elsewhere, *merged.values()]
-            labels, risk_level = _count_labels((), every), highest({piece.risk_level for piece in every})
+            summary, risk_level = _count_labels((), every), highest({piece.risk_level for piece in every})
         else:
-            labels = _count_labels(task.labels, fresh)
+            summary = _count_labels(task.labels, fresh)
             risk_level = highest({task.risk_level, *[piece.risk_level for piece in fresh]})
         return _Merge(
-            labels=labels,
+            labels=summary,
             risk_level=risk_level,
             pages=pages,
             flagged=[piece for _, piece in flagged],
             fresh_count=len(fresh),
-            incoming=list(incoming.values()),
+            has_slices=True,
+            tail=_quiet_tail([piece for _, piece in in_order]) if newest else None,
         )
 
     def _reaches_flag_level(self, piece: Slice) -> bool:
@@ -249,19 +278,24 @@ class Ingest:
     def _events(self, before: Task, after: Task, merge: _Merge) -> list[EventRow]:
         submitted = before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted"
         over = after.state != before.state and after.state in {"completed", "failed"}
-        if not (submitted or over or merge.flagged):
+        if not (submitted or over or merge.flagged or after.kind == "live"):
             return []
         task = msgspec.Raw(msgspec.json.encode(task_shape(after)))  # the same in all of them: written once
         with_verdict = {"task": task, "verdict": verdict_shape(after)}
         events = []
         if submitted:
             events.append(self.event("task.submitted", with_verdict, task_id=after.id))
+        if after.started_at != before.started_at:
+            events.append(self.stream_event("stream.started", after))
         events += [
             self.event("slice.flagged", {"task": task, "slice": slice_shape(piece)}, task_id=after.id)
             for piece in merge.flagged
         ]
+        if after.silent_since is not None and before.silent_since is None:
+            events.append(self.stream_event("stream.silent", after))
         if over:
             events.append(self.event(f"task.{after.state}", with_verdict, task_id=after.id))
+            events += self.ended(after)
         return events
 
 
@@ -274,7 +308,8 @@ class _Merge(msgspec.Struct, frozen=True, kw_only=True):
         pages: pages to insert; the ones they replace are deleted already.
         flagged: slices that reach the flag level for the first time, in time order.
         fresh_count: slices of stretches of time that were not there before.
-        incoming: the slices that came.
+        has_slices: whether any came, were they all known.
+        tail: the slices at the task's end in which nobody speaks; None where what came is not its end.
     """
 
     labels: tuple[LabelSummary, ...]
@@ -282,7 +317,17 @@ class _Merge(msgspec.Struct, frozen=True, kw_only=True):
     pages: list[SlicePage] = []
     flagged: list[Slice] = []
     fresh_count: int = 0
-    incoming: list[Slice] = []
+    has_slices: bool = False
+    tail: list[Slice] | None = None
+
+
+def _quiet_tail(slices: Sequence[Slice]) -> list[Slice]:
+    quiet: list[Slice] = []
+    for piece in reversed(slices):
+        if not any(finding.label == labels.SILENCE for finding in piece.results):
+            break
+        quiet.insert(0, piece)
+    return quiet
 
 
 def _page_row(page: SlicePage) -> str:
@@ -308,8 +353,10 @@ def _task_id(arrival: Arrival) -> str | None:
     return f"task_{hashlib.sha256(name.encode()).hexdigest()[:28]}"
 
 
-def _external_task(task_id: str, arrival: Arrival) -> Task:
+def _external_task(task_id: str, reports: Sequence[Report]) -> Task:
     """Return the task that a receiver's first callback about it makes, before its result is worked in."""
+    arrival = reports[0]
+    assert isinstance(arrival, Arrival)  # noqa: S101 - queries are about tasks that are there
     return Task(
         id=task_id,
         origin="external",
@@ -325,16 +372,17 @@ def _external_task(task_id: str, arrival: Arrival) -> Task:
     )
 
 
-def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
+def _advance(task: Task, reports: Sequence[Report], merge: _Merge) -> Task:
     """Return the task after these results."""
-    results = [arrival.result for arrival in arrivals if arrival.result is not None]
+    results = [report.result for report in reports if report.result is not None]
     if task.origin == "external":
         task = _identified(task, results)
-    received_at = max(arrival.received_at for arrival in arrivals)
+    received_at = max(report.received_at for report in reports)
     stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
-    has_result = bool(task.slice_count or merge.incoming) or stated is not None
-    state, error = _next_state(task, results, has_result=has_result)
+    has_result = bool(task.slice_count or merge.has_slices) or stated is not None
+    state, error = _next_state(task, reports, has_result=has_result)
     finished = state in _FINAL_STATES
+    live = task.kind == "live"
     return msgspec.structs.replace(
         task,
         state=state,
@@ -345,18 +393,35 @@ def _advance(task: Task, arrivals: Sequence[Arrival], merge: _Merge) -> Task:
         labels=merge.labels,
         slice_count=task.slice_count + merge.fresh_count,
         flagged_slice_count=task.flagged_slice_count + len(merge.flagged),
-        last_slice_at=received_at if merge.incoming else task.last_slice_at,
+        last_slice_at=received_at if merge.fresh_count else task.last_slice_at,
         # A callback that overtakes the submit's answer proves that the platform took the task.
         submitted_at=task.submitted_at or (received_at if task.origin == "submitted" else None),
         finished_at=(received_at if state != task.state else task.finished_at) if finished else None,
-        updated_at=received_at,
-        # A stream that is to be canceled waits for its call of the platform, whatever it brings meanwhile.
-        next_attempt_at=task.next_attempt_at if state == "queued" or _to_be_canceled(task, state) else None,
+        updated_at=received_at
+        if merge.pages or (state, stated) != (task.state, task.stated_risk_level)
+        else task.updated_at,
+        # Until it is over it is asked for, or waits for its call: nothing that comes before puts that off.
+        next_attempt_at=None if finished else task.next_attempt_at,
+        started_at=task.started_at or (received_at if live and _runs(results) else None),
+        answered_at=received_at,
+        silent_since=_silent_since(task, merge, received_at=received_at) if live else None,
     )
 
 
-def _to_be_canceled(task: Task, state: str) -> bool:
-    return task.cancel_requested_at is not None and state == "processing"
+def _runs(results: Iterable[Result]) -> bool:
+    """Whether the platform tells that it works on a stream, or has worked on it."""
+    return any(result.has_data or result.code in {codes.OK, codes.IN_PROGRESS} for result in results)
+
+
+def _silent_since(task: Task, merge: _Merge, *, received_at: datetime) -> datetime | None:
+    """Return since when nobody speaks, by the slices at the stream's end."""
+    if merge.tail is None:
+        return task.silent_since
+    if not merge.tail:
+        return None
+    began = merge.tail[0].start_timestamp
+    since = (None if began is None else clock.from_milliseconds(began)) or received_at
+    return min(since, task.silent_since or since)
 
 
 def _identified(task: Task, results: Sequence[Result]) -> Task:
@@ -380,7 +445,7 @@ def _least(words: Iterable[str | None]) -> str | None:
     return min((word for word in words if word is not None), default=None)
 
 
-def _next_state(task: Task, results: Sequence[Result], *, has_result: bool) -> tuple[str, dict[str, Any] | None]:
+def _next_state(task: Task, reports: Sequence[Report], *, has_result: bool) -> tuple[str, dict[str, Any] | None]:
     """Return the state and error after some results: the same in whatever order they come.
 
     A stream is not ended by a callback with code 200: the query decides that it is over. A result
@@ -390,10 +455,12 @@ def _next_state(task: Task, results: Sequence[Result], *, has_result: bool) -> t
         has_result: whether the task has anything to show by now, these results included.
     """
     state, error = task.state, task.error
+    results = [report.result for report in reports if report.result is not None]
     answered = any(result.has_data and result.code in {None, codes.OK} for result in results)
+    over = any(report.ends_stream and report.result and report.result.code == codes.OK for report in reports)
     if state == "canceled" or (state == "completed" and error is None):
         return state, error
-    if answered and task.kind == "audio":
+    if over or (answered and task.kind == "audio"):
         return "completed", None
     if state == "expired":
         return ("completed" if answered else state), error

@@ -55,7 +55,7 @@ def task_shape(task: Task) -> dict[str, Any]:
 
 def stream_shape(task: Task) -> dict[str, Any]:
     """Return a task of kind `live` with what only streams have."""
-    return task_shape(task) | {"last_slice_at": _time(task.last_slice_at), "silent_since": None}
+    return task_shape(task) | {"last_slice_at": _time(task.last_slice_at), "silent_since": _time(task.silent_since)}
 
 
 def verdict_shape(task: Task) -> dict[str, Any]:

@@ -65,6 +65,12 @@ def overlapping_pages(session: Session, task_id: str, *, first_key: bytes, last_
     return [SlicePage(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
 
 
+def has_later(session: Session, task_id: str, key: bytes) -> bool:
+    """Return whether the task has slices after this key."""
+    statement = sa.select(slice_pages.c.last_key).where(slice_pages.c.task_id == task_id, slice_pages.c.first_key > key)
+    return session.execute(statement.limit(1)).first() is not None
+
+
 def pages(session: Session, task_id: str, *, after: bytes | None = None) -> Iterator[SlicePage]:
     """Yield the task's pages in time order, from the one that may hold slices after this key."""
     statement = sa.select(slice_pages).where(slice_pages.c.task_id == task_id).order_by(slice_pages.c.first_key)

@@ -120,6 +120,9 @@ _RESULT_COLUMNS = (
     "finished_at",
     "updated_at",
     "next_attempt_at",
+    "started_at",
+    "answered_at",
+    "silent_since",
 )
 _SELECT = f"SELECT {', '.join(Task.__struct_fields__)} FROM tasks"  # noqa: S608 - our own names
 _INSERT = insert_text(tasks, Task.__struct_fields__)

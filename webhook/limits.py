@@ -1,0 +1,78 @@
+"""What the platform lets the account do, shared by all workers: calls a second, running streams, whether any pass.
+
+The rates are kept by GCRA: one time says up to when a rate is spent. Within any second it admits at most the
+limit, so that the platform's own count, whenever its seconds begin, is never reached.
+
+A limit is closed when the platform says so (too fast, not authorized, cannot be reached), for longer each time;
+then one call tries whether it is open again. Tasks keep their place meanwhile, and no attempt of theirs is used up.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from webhook import backoff
+from webhook.store import limits as limit_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from webhook.db import Session
+
+SUBMITS, QUERIES, STREAMS = "submits", "queries", "streams"
+
+# Reasons (`codes`) that concern all calls alike, and the first pause each asks for.
+PAUSES = {
+    "rate_limited": timedelta(seconds=1),
+    "concurrency_limited": timedelta(seconds=2),
+    "platform_unreachable": timedelta(seconds=1),
+    "not_authorized": timedelta(seconds=15),
+}
+_BURST_SHARE = 10  # a tenth of a second's calls may go out at once; the others are spread over it
+
+
+def admit(session: Session, name: str, *, wanted: int, per_second: int, now: datetime) -> tuple[int, datetime | None]:
+    """Take up to so many calls out of a limit.
+
+    Returns:
+        How many may be made, and when to ask for more: None where all were granted.
+    """
+    found = limit_store.limit(session, name)
+    if found.closed_until is not None and now < found.closed_until:
+        return 0, found.closed_until
+    if found.reason is not None:
+        # one call tries; until it is settled, which closes or opens, no other does
+        trial = msgspec.structs.replace(found, closed_until=now + _TRIAL)
+        limit_store.save_limit(session, trial)
+        return min(wanted, 1), trial.closed_until
+    burst = max(1, per_second // _BURST_SHARE)
+    each = timedelta(seconds=1) / max(per_second - burst, 1)
+    spent = max(found.spent_until or now, now)
+    granted = min(wanted, int((now + burst * each - spent) / each))
+    if granted > 0:
+        limit_store.save_limit(session, msgspec.structs.replace(found, spent_until=spent + granted * each))
+    return granted, None if granted == wanted else spent + (granted + 1 - burst) * each
+
+
+def close(session: Session, name: str, *, reason: str, now: datetime, dice: Callable[[], float]) -> None:
+    """Close a limit, for longer the more often it was closed in a row."""
+    found = limit_store.limit(session, name)
+    pause = backoff.closed_delay(first=PAUSES[reason], times=found.closed_count, dice=dice)
+    limit_store.save_limit(
+        session,
+        msgspec.structs.replace(found, closed_until=now + pause, reason=reason, closed_count=found.closed_count + 1),
+    )
+
+
+def reopen(session: Session, name: str) -> None:
+    """Open a limit: a call has passed."""
+    found = limit_store.limit(session, name)
+    if found.reason is not None:
+        limit_store.save_limit(session, msgspec.structs.replace(found, closed_until=None, reason=None, closed_count=0))
+
+
+_TRIAL = timedelta(seconds=30)  # longer than a call takes
