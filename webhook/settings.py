@@ -110,6 +110,16 @@ def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
         raise ValueError(f"is not a list of networks ({error})") from None
 
 
+def _services(value: str) -> dict[str, str]:
+    services: dict[str, str] = {}
+    for entry in value.split(","):
+        kind, _, name = entry.strip().partition(":")
+        if kind not in {"audio", "live"} or not re.fullmatch(r"[a-z0-9_]{1,64}", name):
+            raise ValueError("has an entry that is not audio:NAME or live:NAME")
+        services[name] = kind
+    return services
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value.lower() not in words:
@@ -290,9 +300,80 @@ class Settings:
         "WEBHOOK_SUBMIT_CONCURRENCY",
         _whole(1, 100),
         default="8",
-        mend="Set it to how many calls of the platform may be in flight, such as 8.",
+        mend="Set it to how many submissions may be in flight, such as 8.",
     )
-
+    query_concurrency: int = _setting(
+        "WEBHOOK_QUERY_CONCURRENCY",
+        _whole(1, 100),
+        default="8",
+        mend="Set it to how many queries and cancellations may be in flight, such as 8.",
+    )
+    upload_concurrency: int = _setting(
+        "WEBHOOK_UPLOAD_CONCURRENCY",
+        _whole(1, 100),
+        default="4",
+        mend="Set it to how many files may be on their way to the platform's storage, such as 4.",
+    )
+    submits_per_second: int = _setting(
+        "WEBHOOK_SUBMITS_PER_SECOND",
+        _whole(1, 10_000),
+        default="100",
+        mend="Set it to the submissions that the platform takes from the account in a second: 100 by default.",
+    )
+    queries_per_second: int = _setting(
+        "WEBHOOK_QUERIES_PER_SECOND",
+        _whole(1, 10_000),
+        default="100",
+        mend="Set it to the queries that the platform takes from the account in a second: 100 by default.",
+    )
+    running_streams: int = _setting(
+        "WEBHOOK_RUNNING_STREAMS",
+        _whole(1, 100_000),
+        default="50",
+        mend="Set it to the streams that the platform moderates at once for the account: 50 by default.",
+    )
+    services: dict[str, str] = _setting(
+        "WEBHOOK_SERVICES",
+        _services,
+        default=None,
+        mend="Set it to further services as kind:name, comma separated, such as audio:audio_detection_byllm.",
+    )
+    poll_delay: timedelta = _setting(
+        "WEBHOOK_POLL_DELAY_SECONDS",
+        _seconds(1, 3600),
+        default="30",
+        mend="Set it to how long after a submit its missing result is asked for first: 30, the vendor's least.",
+    )
+    stream_poll: timedelta = _setting(
+        "WEBHOOK_STREAM_POLL_SECONDS",
+        _seconds(1, 3600),
+        default="30",
+        mend="Set it to how often a running stream is asked for, such as 30.",
+    )
+    stream_silence: timedelta = _setting(
+        "WEBHOOK_STREAM_SILENCE_SECONDS",
+        _seconds(1, 86_400),
+        default="120",
+        mend="Set it to how long a stream may bring no slice before it counts as silent, such as 120.",
+    )
+    result_lifetime: timedelta = _setting(
+        "WEBHOOK_RESULT_LIFETIME_SECONDS",
+        _seconds(10, 30 * 86_400),
+        default="86400",
+        mend="Set it to how long the platform keeps results: 86400, and less only for a sandbox in a hurry.",
+    )
+    upload_directory: str | None = _setting(
+        "WEBHOOK_UPLOAD_DIRECTORY",
+        _text,
+        default=None,
+        mend="Set it to a directory that web and worker share; without it, one beside the database.",
+    )
+    upload_limit: int = _setting(
+        "WEBHOOK_UPLOAD_LIMIT_BYTES",
+        _whole(1024, 500 * MIB),
+        default=str(500 * MIB),
+        mend="Set it to the bytes of a file that may be uploaded: 524288000 at the most, the platform's limit.",
+    )
     unknown_outcome_wait: timedelta = _setting(
         "WEBHOOK_SUBMIT_OUTCOME_WAIT_SECONDS",
         _seconds(1, 86_400),
@@ -325,6 +406,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             shown = "" if meta["secret"] else f" (it is {text!r})"
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
     values["allowed_private_networks"] = values["allowed_private_networks"] or ()
+    values["services"] = values["services"] or {}
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
     if values["delivery_lease"] <= values["delivery_timeout"]:
         raise SettingError(
