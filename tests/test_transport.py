@@ -22,9 +22,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from webhook import __version__, transport
+from webhook import __version__, connections, transport
 from webhook.addresses import AddressPolicy
-from webhook.transport import HttpTransport, Outcome, Resolver
+from webhook.connections import Resolver
+from webhook.transport import HttpTransport, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -585,7 +586,7 @@ def test_if_one_of_a_names_addresses_refuses_the_next_is_tried(connected: list[s
 def test_of_a_name_with_thousands_of_addresses_a_few_are_tried(connected: list[str]) -> None:
     names = Names([f"127.1.{n >> 8}.{n & 255}" for n in range(5000)])
     assert asyncio.run(attempt(f"http://a.example:{free_port()}/", resolver=names)).error == "connection_refused"
-    assert len(set(connected)) == transport.MAX_ADDRESSES
+    assert len(set(connected)) == connections.MAX_ADDRESSES
 
 
 # Addresses in the URL, which no resolver sees
@@ -624,7 +625,7 @@ def test_the_socket_is_refused_even_if_the_resolver_let_the_address_pass(
     monkeypatch: pytest.MonkeyPatch, connected: list[str]
 ) -> None:
     names = Names(["10.0.0.1", "127.0.0.1"])
-    monkeypatch.setattr(transport._Gate, "resolve", lambda _, *args, **options: names.resolve(*args, **options))
+    monkeypatch.setattr(connections._Gate, "resolve", lambda _, *args, **options: names.resolve(*args, **options))
 
     async def scenario() -> list[Outcome]:
         async with listening() as subscriber, HttpTransport(LOOPBACK, resolver=names, timeout_seconds=0.2) as http:
@@ -729,7 +730,7 @@ def test_a_server_that_speaks_no_tls_is_an_error_with_a_word() -> None:
 
 
 def test_by_default_tls_is_verified_and_of_version_1_2_or_later() -> None:
-    context = transport._default_ssl_context()
+    context = connections.default_ssl_context()
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import io
-import socket
-import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, suppress
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
-from webhook import __version__
 from webhook.addresses import parse_url
-from webhook.errors import AddressRefused
+from webhook.connections import Connections, word_of
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from aiohappyeyeballs import AddrInfoType
+    from aiohttp.abc import AbstractResolver
 
     from webhook.addresses import AddressPolicy
 
@@ -33,34 +27,6 @@ MAX_ANSWER_BYTES = 64 * 1024
 """How much of an answer is read; what is longer costs its connection."""
 DRAIN_SECONDS = 2.0
 """How long the rest of an answer may take once its status is known: it only serves to keep the connection."""
-KEEPALIVE_SECONDS = 4.0
-"""How long an idle connection is kept: less than the 5 s of Node and uvicorn, so that we close first and no
-request meets a connection that its server is just closing."""
-DNS_CACHE_SECONDS = 10
-MAX_ADDRESSES = 16
-"""How many of a name's addresses are looked at; a hostile name has thousands."""
-LOOKUPS = 64
-"""How many names are looked up at once; a thread each, and slow ones must not keep others from theirs."""
-
-ERRORS = {
-    errno.ECONNREFUSED: "connection_refused",
-    errno.ECONNRESET: "connection_reset",
-    errno.EPIPE: "connection_reset",
-    errno.ETIMEDOUT: "timeout",
-    errno.ENETUNREACH: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETDOWN: "unreachable",
-    errno.EHOSTDOWN: "unreachable",
-}
-"""The word for each error of the operating system that a subscriber's owner can act on."""
-FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
-    (aiohttp.ClientConnectorDNSError, "dns"),
-    (TimeoutError, "timeout"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
-    ((aiohttp.ServerDisconnectedError, ConnectionResetError), "connection_reset"),
-    ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError), "invalid_response"),
-)
-"""The word for each exception whose kind says more than its number; the first that fits."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,89 +57,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return self.status == 410  # noqa: PLR2004
 
 
-class AddressNotAllowed(OSError):
-    """The policy refuses the address; an OSError, so that aiohttp goes on to the name's next address."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EACCES, "address not allowed")
-
-
-class Resolver(AbstractResolver):
-    """Looks names up in threads of its own, so that slow names do not take those of the loop."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """Return a name's addresses.
-
-        Raises:
-            OSError: it has none, or they could not be had.
-        """
-        lookup = partial(
-            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=port,
-                family=found_family,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for found_family, _, protocol, _, address in await asyncio.get_running_loop().run_in_executor(
-                self._threads, lookup
-            )
-        ]
-
-    async def close(self) -> None:
-        """Let the threads end, without waiting for those that look something up."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-class _Gate(AbstractResolver):
-    """Lets only allowed addresses through, at both places where aiohttp takes one: from a name and for a socket.
-
-    The socket's is the one that counts: it sees the very address that is connected to, and addresses that were
-    written into the URL, which no resolver sees. The resolver's spares the attempts that it would refuse.
-    """
-
-    def __init__(self, policy: AddressPolicy, resolver: AbstractResolver, *, plaintext: bool) -> None:
-        self._policy = policy
-        self._resolver = resolver
-        self._plaintext = plaintext
-
-    def _allows(self, address: str) -> bool:
-        try:
-            self._policy.check(address, plaintext=self._plaintext)
-        except AddressRefused:
-            return False
-        return True
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = (await self._resolver.resolve(host, port, family))[:MAX_ADDRESSES]
-        if not found:
-            raise OSError("the name has no address")
-        allowed = [result for result in found if self._allows(result["host"])]
-        if not allowed:
-            raise AddressNotAllowed
-        return allowed
-
-    async def close(self) -> None:
-        """Leave the resolver open: it is shared."""
-
-    def open_socket(self, address: AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, sockaddr = address
-        if not self._allows(str(sockaddr[0])):
-            raise AddressNotAllowed
-        return socket.socket(family, kind, protocol)
-
-
 class HttpTransport:
     """Sends POST requests to subscribers; an async context manager.
 
@@ -197,49 +80,19 @@ class HttpTransport:
         ssl_context: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._policy = policy
         self._timeout_seconds = timeout_seconds
         self._slots = asyncio.Semaphore(connections)
-        self._resolver = resolver
-        self._ssl_context = ssl_context or _default_ssl_context()
+        self._connections = Connections(policy, resolver=resolver, ssl_context=ssl_context)
         self._clock = clock
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        resolver = self._resolver
-        if resolver is None:
-            resolver = Resolver()
-            self._open.push_async_callback(resolver.close)
-        # one session each, since plain connections may go to fewer addresses
-        for scheme in ("http", "https"):
-            session = self._session(_Gate(self._policy, resolver, plaintext=scheme == "http"))
-            self._sessions[scheme] = await self._open.enter_async_context(session)
+        await self._connections.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sessions.clear()
-        await self._open.aclose()
-
-    def _session(self, gate: _Gate) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,  # `connections` bounds both sessions together
-                resolver=gate,
-                socket_factory=gate.open_socket,
-                ssl=self._ssl_context,
-                ttl_dns_cache=DNS_CACHE_SECONDS,
-                keepalive_timeout=KEEPALIVE_SECONDS,
-            ),
-            headers={"User-Agent": f"webhook/{__version__}"},
-            skip_auto_headers=["Accept-Encoding"],
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # `send` has one of its own, to the moment
-            trust_env=False,
-        )
+        await self._connections.__aexit__(kind, error, trace)
 
     async def send(self, *, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         """Make one attempt; whatever the subscriber or the network does is in the outcome.
@@ -262,7 +115,7 @@ class HttpTransport:
             async with (
                 asyncio.timeout(self._timeout_seconds),
                 self._slots,
-                self._sessions[target.scheme].post(
+                self._connections[target.scheme].post(
                     target,
                     data=io.BytesIO(body),  # as bytes it would be written at one go, however large
                     headers=dict(headers),
@@ -271,7 +124,7 @@ class HttpTransport:
             ):
                 await _drain(answer)
         except (aiohttp.ClientError, OSError) as fault:
-            error = _word(fault)
+            error = word_of(fault)
         status = retry_after = None
         if answer is not None:
             status, retry_after = answer.status, answer.headers.get("Retry-After")
@@ -291,21 +144,3 @@ async def _drain(answer: aiohttp.ClientResponse) -> None:
                     return
                 left -= len(chunk)
     answer.close()
-
-
-def _default_ssl_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _word(fault: Exception) -> str:
-    """Return the stable word for what went wrong before there was an answer."""
-    reason = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
-    if isinstance(reason, AddressNotAllowed):
-        return "address_not_allowed"
-    for kinds, word in FAULTS:
-        if isinstance(fault, kinds) or isinstance(reason, kinds):
-            return word
-    number = reason.errno if isinstance(reason, OSError) else None
-    return ERRORS.get(number or 0, "connection_failed")
