@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from webhook.bootstrap import Service
 
 HOOK = {"url": "https://example.com/hook"}
+WISHES = {
+    "event_types": ["task.*"],
+    "filter": {"risk_levels": ["high"], "labels": ["political_*"], "services": ["s"], "kinds": ["live"]},
+    "format": "cloudevents",
+    "description": "the moderators",
+}
+DEFAULTS: dict[str, Any] = {"event_types": [], "filter": {}, "format": "standard", "description": None}
 DEAD = {"state": "dead", "attempt_count": 10, "next_attempt_at": None}
 
 
@@ -54,7 +61,18 @@ def test_a_subscription_is_shown_without_its_secret(client: AppClient) -> None:
 
 
 def test_without_more_it_is_about_everything(made: Any) -> None:
-    assert (made["event_types"], made["filter"], made["format"], made["description"]) == ([], {}, "standard", None)
+    assert made.items() >= DEFAULTS.items()
+
+
+@pytest.mark.parametrize("field", WISHES)
+def test_null_is_the_default(client: AppClient, field: str) -> None:
+    made = client.made("/v1/subscriptions", {**HOOK, **WISHES, field: None})
+    assert {name: made[name] for name in WISHES} == {**WISHES, field: DEFAULTS[field]}
+
+
+def test_a_filter_of_nulls_asks_for_nothing(client: AppClient) -> None:
+    members = ("risk_levels", "labels", "services", "kinds", "data_id_prefix")
+    assert client.made("/v1/subscriptions", {**HOOK, "filter": dict.fromkeys(members)})["filter"] == {}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +120,7 @@ def test_private_addresses_and_plain_http_need_leave(make_service: MakeService) 
         ({"filter": {"kinds": ["video"]}}, "filter.kinds.0"),
         ({"filter": {"color": "red"}}, "filter.color"),
         ({"secret": "mine"}, "secret"),
+        ({"url": None}, "url"),
     ],
 )
 def test_a_wrong_field_is_named(client: AppClient, made: Any, body: Any, field: str) -> None:
@@ -121,6 +140,25 @@ def test_a_patch_changes_what_it_names_and_nothing_else(client: AppClient, made:
     changed = client.patch(path, {"event_types": ["task.*"], "description": "new"}).json
     assert changed == {**before, "event_types": ["task.*"], "description": "new"}
     assert client.patch(path, {"description": None}).json == {**before, "event_types": ["task.*"]}
+
+
+def test_a_patch_with_null_brings_the_default_back(client: AppClient) -> None:
+    made = client.made("/v1/subscriptions", HOOK | WISHES)
+    path = f"/v1/subscriptions/{made['id']}"
+    before = client.shown(path)
+    for field, wish in WISHES.items():
+        assert client.patch(path, {field: None}).json == {**before, field: DEFAULTS[field]}
+        assert client.patch(path, {field: wish}).json == before
+    assert client.patch(path, dict.fromkeys(WISHES)).json == client.shown(path) == before | DEFAULTS
+    for field in ("url", "state"):
+        assert client.patch(path, {field: None}).fields == [field]
+
+
+@pytest.mark.parametrize("shape", ["SubscriptionIn", "SubscriptionPatch"])
+def test_the_document_tells_where_null_is_taken(client: AppClient, shape: str) -> None:
+    described = client.shown("/openapi.json")["components"]["schemas"][shape]["properties"]
+    nullable = {name for name, field in described.items() if {"type": "null"} in field.get("anyOf", ())}
+    assert nullable == WISHES.keys()
 
 
 def test_a_subscription_is_switched_off_and_on_by_its_owner(client: AppClient, made: Any) -> None:

@@ -2,9 +2,10 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema, PydanticUseDefault, core_schema
 
 
 class In(BaseModel):
@@ -15,6 +16,26 @@ class In(BaseModel):
 
 class Out(BaseModel):
     """A body of an answer."""
+
+
+def _not_null(value: object) -> object:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+class _NullIsDefault:
+    """Takes null for the field's default, and lets the document say so."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        return core_schema.no_info_before_validator_function(
+            _not_null, schema, json_schema_input_schema=core_schema.nullable_schema(schema)
+        )
+
+
+_T = TypeVar("_T")
+OrDefault = Annotated[_T, _NullIsDefault()]
 
 
 def _text(value: str) -> str:

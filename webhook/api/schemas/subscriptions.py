@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from webhook.api.schemas.base import In, Kind, Out, Text, Time
+from webhook.api.schemas.base import In, Kind, OrDefault, Out, Text, Time
 from webhook.api.schemas.events import EventType
 from webhook.api.schemas.lists import ListQuery, Page
 from webhook.api.schemas.urls import SubscriberUrl
@@ -29,9 +29,9 @@ class SubscriptionIn(In):
     """Where one consumer wants which events."""
 
     url: SubscriberUrl
-    event_types: EventTypes = Field(default=[])
-    filter: FilterIn = FilterIn()
-    format: Format = "standard"
+    event_types: OrDefault[EventTypes] = Field(default=[])
+    filter: OrDefault[FilterIn] = FilterIn()
+    format: OrDefault[Format] = "standard"
     description: Annotated[Text, Field(max_length=500)] | None = None
 
 
@@ -41,14 +41,14 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 
 
 class SubscriptionPatch(In):
-    """What to change; what is left out stays."""
+    """What to change; what is left out stays, and null brings a default back."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_without_defaults)
 
     url: SubscriberUrl = ""
-    event_types: EventTypes = Field(default=[])
-    filter: FilterIn = FilterIn()
-    format: Format = "standard"
+    event_types: OrDefault[EventTypes] = Field(default=[])
+    filter: OrDefault[FilterIn] = FilterIn()
+    format: OrDefault[Format] = "standard"
     description: Annotated[Text, Field(max_length=500)] | None = None
     state: Literal["active", "disabled"] = "active"
 
