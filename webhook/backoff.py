@@ -84,7 +84,8 @@ def poll_delay(*, first: timedelta, polls_made: int, dice: Callable[[], float]) 
         polls_made: how many there have been.
         dice: a random number from 0 to 1; with it, what was submitted together is not asked for together.
     """
-    gap = min(first * POLL_GROWTH ** min(polls_made, _MAX_DOUBLINGS), max(first, LONGEST_POLL_GAP))
+    growth: int = POLL_GROWTH ** min(polls_made, _MAX_DOUBLINGS)
+    gap = min(first * growth, max(first, LONGEST_POLL_GAP))
     return gap * (1 + DELIVERY_JITTER * (2 * dice() - 1)) if polls_made else gap
 
 
@@ -96,7 +97,8 @@ def closed_delay(*, first: timedelta, times: int, dice: Callable[[], float]) -> 
         times: how often it has turned calls away before, in a row.
         dice: a random number from 0 to 1.
     """
-    return min(first * 2 ** min(times, _MAX_DOUBLINGS), MAX_CLOSED) * (0.5 + dice())
+    growth: int = 2 ** min(times, _MAX_DOUBLINGS)
+    return min(first * growth, MAX_CLOSED) * (0.5 + dice())
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:

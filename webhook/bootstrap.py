@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from webhook import models
 from webhook.addresses import AddressPolicy
+from webhook.calls import Calls, Pace
 from webhook.crypto import Keyring
 from webhook.db import Database
 from webhook.deliveries import Deliveries
@@ -22,6 +23,7 @@ from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.store import keys as key_store
 from webhook.tasks import Tasks
+from webhook.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +44,9 @@ class Service:
     keyring: Keyring
     ingest: Ingest
     quarantine: Quarantine
+    uploads: Uploads
     tasks: Tasks
+    calls: Calls
     deliveries: Deliveries
     address_policy: AddressPolicy
 
@@ -63,17 +67,32 @@ def build(settings: Settings) -> Service:
         database.close()
         raise
     ingest = Ingest(keyring, flag_level=settings.flag_level)
+    uploads = Uploads(Path(settings.upload_directory or f"{database.path}.uploads"))
+    tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
     return Service(
         settings=settings,
         database=database,
         keyring=keyring,
         ingest=ingest,
         quarantine=Quarantine(settings=settings, keyring=keyring, ingest=ingest),
-        tasks=Tasks(
+        uploads=uploads,
+        tasks=tasks,
+        calls=Calls(
             keyring=keyring,
             ingest=ingest,
+            tasks=tasks,
+            uploads=uploads,
+            pace=Pace(
+                submits_per_second=settings.submits_per_second,
+                queries_per_second=settings.queries_per_second,
+                running_streams=settings.running_streams,
+                poll_delay=settings.poll_delay,
+                stream_poll=settings.stream_poll,
+                result_lifetime=settings.result_lifetime,
+                unknown_outcome_wait=settings.unknown_outcome_wait,
+            ),
             callback_base_url=settings.callback_base_url,
-            unknown_outcome_wait=settings.unknown_outcome_wait,
+            region=settings.platform_region,
         ),
         deliveries=Deliveries(
             keyring=keyring, ingest=ingest, lease=settings.delivery_lease, source=settings.public_url

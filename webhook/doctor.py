@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from webhook import bootstrap, clock, deliveries, logs, processes, signatures
+from webhook import bootstrap, clock, deliveries, logs, processes, services, signatures
 from webhook import settings as settings_module
 from webhook.crypto import Keyring
 from webhook.db import Database
@@ -38,7 +38,6 @@ from webhook.store import keys as key_store
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
 from webhook.store.tasks import TaskQuery
-from webhook.tasks import AUDIO_SERVICE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -325,7 +324,7 @@ def _platform(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]
     if make_client is None:
         return
     try:
-        make_client().probe(service=AUDIO_SERVICE)
+        make_client().probe(service=services.DEFAULTS["audio"])
     except PlatformError as error:
         code = "" if error.code is None else f" It answered {error.code}."
         time = f" The time here is {clock.rfc3339(clock.now())}." if "clock" in error.message else ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import clock, codes, labels
+from webhook import clock, codes, labels, services
 from webhook.codes import Remedy
 from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from webhook.crypto import Keyring
     from webhook.db import Session
     from webhook.store.tasks import Address
-
-SERVICES = {"audio": "audio_detection_byllm_global", "live": "live_detection_byllm_global"}
 
 _PAGE_SLICES = 200  # about 40 KB of JSON: what one request for slices shows at the most
 _FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
@@ -361,7 +359,7 @@ def _external_task(task_id: str, reports: Sequence[Report]) -> Task:
         id=task_id,
         origin="external",
         kind="audio",
-        service=SERVICES["audio"],
+        service=services.DEFAULTS["audio"],
         state="processing",
         source={},
         crypt_type=arrival.address.crypt_type,
@@ -432,7 +430,7 @@ def _identified(task: Task, results: Sequence[Result]) -> Task:
     return msgspec.structs.replace(
         task,
         kind=kind,
-        service=SERVICES[kind],
+        service=services.DEFAULTS[kind],
         live_id=live_id,
         data_id=_least([task.data_id, *(result.data_id for result in results)]),
         source={} if url is None else {"url": url},

@@ -35,27 +35,39 @@ PAUSES = {
 _BURST_SHARE = 10  # a tenth of a second's calls may go out at once; the others are spread over it
 
 
+def room(session: Session, name: str, *, wanted: int, now: datetime) -> tuple[int, datetime | None]:
+    """Return how many of these calls a limit does not stand against, and when it will be tried again if it does."""
+    found = limit_store.limit(session, name)
+    if found.closed_until is not None and now < found.closed_until:
+        return 0, found.closed_until
+    return min(wanted, 1 if found.reason is not None else wanted), None
+
+
 def admit(session: Session, name: str, *, wanted: int, per_second: int, now: datetime) -> tuple[int, datetime | None]:
-    """Take up to so many calls out of a limit.
+    """Take up to so many calls out of a limit; they are to be made.
 
     Returns:
         How many may be made, and when to ask for more: None where all were granted.
     """
+    passing, closed_until = room(session, name, wanted=wanted, now=now)
+    if passing == 0:
+        return 0, closed_until
     found = limit_store.limit(session, name)
-    if found.closed_until is not None and now < found.closed_until:
-        return 0, found.closed_until
-    if found.reason is not None:
-        # one call tries; until it is settled, which closes or opens, no other does
-        trial = msgspec.structs.replace(found, closed_until=now + _TRIAL)
-        limit_store.save_limit(session, trial)
-        return min(wanted, 1), trial.closed_until
     burst = max(1, per_second // _BURST_SHARE)
     each = timedelta(seconds=1) / max(per_second - burst, 1)
     spent = max(found.spent_until or now, now)
-    granted = min(wanted, int((now + burst * each - spent) / each))
+    granted = min(passing, int((now + burst * each - spent) / each))
     if granted > 0:
         limit_store.save_limit(session, msgspec.structs.replace(found, spent_until=spent + granted * each))
+        begin_trial(session, name, now=now)
     return granted, None if granted == wanted else spent + (granted + 1 - burst) * each
+
+
+def begin_trial(session: Session, name: str, *, now: datetime) -> None:
+    """Note of a limit that was closed that one call tries it: no other does until that one is settled."""
+    found = limit_store.limit(session, name)
+    if found.reason is not None:
+        limit_store.save_limit(session, msgspec.structs.replace(found, closed_until=now + _TRIAL))
 
 
 def close(session: Session, name: str, *, reason: str, now: datetime, dice: Callable[[], float]) -> None:

@@ -120,7 +120,8 @@ tasks = sa.Table(
     sa.Column("next_attempt_at", UtcTime),  # when a worker should call the platform; none when it need not
     sa.Column("lease", String),
     sa.Column("lease_until", UtcTime),
-    sa.Column("uploaded", Json),  # where an upload lies at the platform: {bucket, object}
+    sa.Column("upload_size", BigInteger),  # bytes of the file on our disk, none once it is handed over
+    sa.Column("uploaded", Json),  # where it lies at the platform: {bucket, object}
     sa.Column("uploaded_at", UtcTime),
     sa.Column("started_at", UtcTime),  # when the platform first told that a stream runs
     sa.Column("answered_at", UtcTime),  # when the platform last told of it, by callback or query

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from webhook import clock
+from webhook import clock, streams
+from webhook.calls import Room, Step
 from webhook.errors import DatabaseError
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
@@ -28,11 +29,12 @@ from webhook.transport import HttpTransport
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
+    from datetime import datetime
 
     from webhook.bootstrap import Service
+    from webhook.calls import Call, Claimed
     from webhook.deliveries import Claim, Settlement, Turn
     from webhook.platform_client import PlatformClient
-    from webhook.store.tasks import Task
 
 log = structlog.get_logger()
 
@@ -45,6 +47,14 @@ _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
 _AFTER_FAULT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
+_LEAST_PAUSE_SECONDS = 0.01
+_LANES = {
+    Step.UPLOAD: "uploads",
+    Step.SUBMIT: "submits",
+    Step.SETTLE: "submits",
+    Step.QUERY: "queries",
+    Step.CANCEL: "queries",
+}
 
 
 class Worker:
@@ -60,7 +70,11 @@ class Worker:
         self._client: PlatformClient | None = None
         self._lease = secrets.token_hex(8)  # names this process's claims
         self._database_thread = ThreadPoolExecutor(1, thread_name_prefix="database")
-        self._platform_threads = ThreadPoolExecutor(service.settings.submit_concurrency, thread_name_prefix="platform")
+        settings = service.settings
+        self._platform_threads = ThreadPoolExecutor(
+            settings.submit_concurrency + settings.upload_concurrency + settings.query_concurrency,
+            thread_name_prefix="platform",
+        )
         self._stopping = asyncio.Event()
         self._deliver_now = asyncio.Event()
         self._call_now = asyncio.Event()
@@ -71,6 +85,8 @@ class Worker:
         self._swept_at = 0.0
         self._attempts: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
+        self._calling: Counter[str] = Counter()  # by lane: "submits", "uploads", "queries"
+        self._call_again_at: datetime | None = None  # when the platform's limits let more through
 
     def stop(self) -> None:
         """Take up nothing new, and end when what is in flight has ended."""
@@ -88,7 +104,13 @@ class Worker:
         ) as transport:
             loops = [
                 asyncio.create_task(self._forever(loop))
-                for loop in (self._watch(), lambda: self._deliver(transport), self._call_platform, self._keep_house)
+                for loop in (
+                    self._watch(),
+                    lambda: self._deliver(transport),
+                    self._call_platform,
+                    self._watch_streams,
+                    self._keep_house,
+                )
             ]
             await self._stopping.wait()
             in_flight = [*self._attempts, *self._calls]
@@ -204,37 +226,72 @@ class Worker:
 
     async def _call_platform(self) -> None:
         """Claim what is due as far as threads are free, so that a claimed call is a call being made."""
-        await _wait(self._call_now, _TICK_SECONDS)
-        room = self._service.settings.submit_concurrency - len(self._calls)
-        if self._stopping.is_set() or self._make_client is None or room <= 0:
+        await self._wait_for_calls()
+        settings, calling = self._service.settings, self._calling
+        room = Room(
+            submits=settings.submit_concurrency - calling["submits"],
+            uploads=settings.upload_concurrency - calling["uploads"],
+            queries=settings.query_concurrency - calling["queries"],
+        )
+        if self._stopping.is_set() or self._make_client is None or max(room.submits, room.uploads, room.queries) <= 0:
             return
+        self._call_again_at = None
         if not await self._in_database(self._has_calls):
             return
         if self._client is None:
             loop = asyncio.get_running_loop()
             self._client = await loop.run_in_executor(self._platform_threads, self._make_client)
-        for task in await self._in_database(self._claim_calls, room):
-            self._spawn(self._calls, self._call(self._client, task))
+        claimed = await self._in_database(self._claim_calls, room)
+        self._call_again_at = claimed.again_at
+        for call in claimed.calls:
+            self._calling[_LANES[call.step]] += 1
+            self._spawn(self._calls, self._call(self._client, call))
+        if len(claimed.calls) > 0 and claimed.again_at is None:
+            self._call_now.set()  # there may be more than was looked for at once
+
+    async def _wait_for_calls(self) -> None:
+        """Wait for a change; where the platform's limits were the reason to stop, until they let more through."""
+        if self._call_again_at is None:
+            await _wait(self._call_now, _TICK_SECONDS)
+            return
+        left = (self._call_again_at - clock.now()).total_seconds()
+        await _wait(self._stopping, min(max(left, _LEAST_PAUSE_SECONDS), _TICK_SECONDS), clear=False)
+        self._call_now.clear()
 
     def _has_calls(self) -> bool:
         with self._service.database.read() as session:
             return task_store.has_due(session, now=clock.now())
 
-    def _claim_calls(self, room: int) -> list[Task]:
+    def _claim_calls(self, room: Room) -> Claimed:
         with self._service.database.transaction() as session:
-            return self._service.tasks.claim(session, lease=self._lease, limit=room)
+            return self._service.calls.claim(session, room=room)
 
-    async def _call(self, client: PlatformClient, task: Task) -> None:
+    async def _call(self, client: PlatformClient, call: Call) -> None:
         def carry_out() -> None:
-            self._service.tasks.carry_out(self._service.database.transaction, client, task=task, lease=self._lease)
+            self._service.calls.carry_out(self._service.database.transaction, client, call=call)
 
         try:
             await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
         except DatabaseError as error:
-            log.warning("A call of the platform could not be settled.", task=task.id, error=str(error))
+            log.warning("A call of the platform could not be settled.", task=call.task.id, error=str(error))
         except Exception:
-            log.exception("A call of the platform failed.", task=task.id)
+            log.exception("A call of the platform failed.", task=call.task.id)
+        finally:
+            self._calling[_LANES[call.step]] -= 1
         self._wake()
+
+    async def _watch_streams(self) -> None:
+        """Notice streams that bring nothing."""
+        await _wait(self._stopping, _TICK_SECONDS, clear=False)
+        await self._in_database(self._note_silence)
+
+    def _note_silence(self) -> None:
+        service, now, after = self._service, clock.now(), self._service.settings.stream_silence
+        with service.database.read() as session:
+            quiet = task_store.quiet_streams(session, since=now - after)
+        if quiet:
+            with service.database.transaction() as session:
+                streams.note_silence(session, service.ingest, now=now, after=after)
 
     async def _keep_house(self) -> None:
         """Show that we are alive, and forget what has expired."""
@@ -246,6 +303,13 @@ class Worker:
         with self._service.database.transaction() as session:
             key_store.beat(session, key_store.WORKER, now=now)
             key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
+        abandoned = list(self._service.uploads.abandoned())
+        if abandoned:
+            with self._service.database.read() as session:
+                owned = task_store.with_uploads(session, [path.name for path in abandoned])
+            for path in abandoned:
+                if path.name not in owned:
+                    path.unlink(missing_ok=True)
 
     @staticmethod
     def _spawn(tasks: set[asyncio.Task[None]], work: Any) -> None:

@@ -69,6 +69,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_at: datetime | None = None
     lease: str | None = None
     lease_until: datetime | None = None
+    upload_size: int | None = None
     uploaded: dict[str, str] | None = None
     uploaded_at: datetime | None = None
     started_at: datetime | None = None
@@ -248,30 +249,102 @@ def add_labels(session: Session, labels: Iterable[tuple[str, str]]) -> None:
         session.exec_driver_sql(_INSERT_LABEL, rows)
 
 
-def claim_due(session: Session, *, now: datetime, lease: str, lease_until: datetime, limit: int) -> list[Task]:
-    """Take the tasks whose call of the platform is due; nobody else gets them until the lease ends.
-
-    Returns:
-        The tasks as they were before: one that still has a lease was left in the middle of a call.
-    """
-    due = [
-        _task(row)
-        for row in session.execute(
-            sa.select(tasks).where(*_due(now)).order_by(tasks.c.next_attempt_at, tasks.c.id).limit(limit)
+def lease_tasks(session: Session, found: Iterable[Task], *, lease: str, lease_until: datetime, **values: Any) -> None:
+    """Take tasks for a call of the platform; nobody else gets them until the lease ends."""
+    ids = [task.id for task in found]
+    if ids:
+        session.execute(
+            sa.update(tasks).where(tasks.c.id.in_(ids)).values(lease=lease, lease_until=lease_until, **values)
         )
-    ]
-    session.execute(
-        sa.update(tasks).where(tasks.c.id.in_([task.id for task in due])).values(lease=lease, lease_until=lease_until)
+
+
+def due_streams(session: Session, *, now: datetime, limit: int) -> list[Task]:
+    """Return streams to be registered, in the order they came; one with a lease was left in the middle of a call."""
+    return _due(session, _ACTIVE_STREAM, tasks.c.state == "queued", now=now, order=(tasks.c.id,), limit=limit)
+
+
+def due_files(
+    session: Session, *, now: datetime, handed_over_since: datetime, to_hand_over: bool, limit: int
+) -> list[Task]:
+    """Return files to be submitted, in the order they came; one with a lease was left in the middle of a call.
+
+    Args:
+        handed_over_since: the platform has forgotten what was uploaded before.
+        to_hand_over: those whose upload must go to the platform's storage first, or those that can be submitted.
+    """
+    lies_there = sa.func.coalesce(tasks.c.uploaded_at >= handed_over_since, sa.false())
+    # whoever died in the middle of the submit of an upload leaves it to be settled, not to be uploaded again
+    missing = sa.and_(
+        tasks.c.upload_size.is_not(None),
+        sa.not_(lies_there),
+        sa.or_(tasks.c.lease.is_(None), tasks.c.uploaded_at.is_(None)),
     )
-    return due
+    which = missing if to_hand_over else sa.not_(missing)
+    queued = (tasks.c.state == "queued", tasks.c.kind == "audio")
+    return _due(session, *queued, which, now=now, order=(tasks.c.id,), limit=limit)
+
+
+def due_later(session: Session, *, now: datetime, limit: int) -> list[Task]:
+    """Return tasks that the platform has: to be asked for, canceled, or given up."""
+    return _due(session, tasks.c.state != "queued", now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
 
 
 def has_due(session: Session, *, now: datetime) -> bool:
     """Return whether a call of the platform is due."""
-    return session.execute(sa.select(tasks.c.id).where(*_due(now)).limit(1)).first() is not None
+    return session.execute(sa.select(tasks.c.id).where(*_is_due(now)).limit(1)).first() is not None
 
 
-def _due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+def running_streams(session: Session, *, now: datetime) -> int:
+    """Return how many streams run, those included that are just being registered."""
+    statement = (
+        sa.select(sa.func.count())
+        .select_from(tasks)
+        .where(_ACTIVE_STREAM, sa.or_(tasks.c.state == "processing", tasks.c.lease_until > now))
+    )
+    return int(session.execute(statement).scalar_one())
+
+
+def quiet_streams(session: Session, *, since: datetime) -> list[Task]:
+    """Return running streams that have brought nothing since then, and are not yet known to be silent."""
+    statement = sa.select(tasks).where(
+        _ACTIVE_STREAM,
+        tasks.c.state == "processing",
+        tasks.c.silent_since.is_(None),
+        sa.func.coalesce(tasks.c.last_slice_at, tasks.c.started_at) <= since,
+    )
+    return [_task(row) for row in session.execute(statement)]
+
+
+def queue(session: Session) -> list[str]:
+    """Return the ids of the tasks that wait to be submitted, the next one first."""
+    statement = sa.select(tasks.c.id).where(tasks.c.state == "queued").order_by(tasks.c.kind.desc(), tasks.c.id)
+    return list(session.execute(statement).scalars())
+
+
+def with_uploads(session: Session, ids: Iterable[str]) -> set[str]:
+    """Return which of these tasks have a file on our disk."""
+    statement = sa.select(tasks.c.id).where(tasks.c.id.in_(list(ids)), tasks.c.upload_size.is_not(None))
+    return set(session.execute(statement).scalars())
+
+
+# in the words of the index tasks_active_live_id, which serves it then
+_ACTIVE_STREAM = sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')")
+
+
+def _due(
+    session: Session,
+    *which: sa.ColumnElement[bool] | sa.TextClause,
+    now: datetime,
+    order: tuple[sa.ColumnElement[Any], ...],
+    limit: int,
+) -> list[Task]:
+    if limit <= 0:
+        return []
+    statement = sa.select(tasks).where(*which, *_is_due(now)).order_by(*order).limit(limit)
+    return [_task(row) for row in session.execute(statement)]
+
+
+def _is_due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (tasks.c.next_attempt_at <= now, sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now))
 
 

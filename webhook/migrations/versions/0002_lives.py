@@ -9,6 +9,7 @@ revision = "0002"
 down_revision = "0001"
 
 _TASK_COLUMNS = {
+    "upload_size": sa.BigInteger,
     "uploaded": sa.String,
     "uploaded_at": sa.BigInteger,
     "started_at": sa.BigInteger,
