@@ -53,11 +53,34 @@ def test_types_choose_and_the_cursor_goes_over_what_was_left_out(client: AppClie
     happen("a")
     client.callback(receiver["callback_url"], form(content(piece(0, risk="high"), LiveId="b"), seed=receiver["seed"]))
     happen("c")
-    assert [event["type"] for event in client.feed()] == ["task.canceled", "slice.flagged", "task.canceled"]
+    every = ["task.canceled", "stream.started", "slice.flagged", "task.canceled"]
+    assert [event["type"] for event in client.feed()] == every
     assert [event["type"] for event in client.feed(types="slice.*,callback.rejected")] == ["slice.flagged"]
     assert live_ids({"items": client.feed(types="task.canceled,task.failed", limit=1)}) == ["a", "c"]
-    assert len(client.feed(types="*")) == 3
-    assert len(client.feed(types="*.canceled")) == 2
+
+
+@pytest.mark.parametrize(
+    ("types", "chosen"),
+    [
+        ("*", ["task.canceled", "stream.started", "slice.flagged"]),
+        ("*.canceled", ["task.canceled"]),
+        ("task.c*", ["task.canceled"]),
+        ("s*", ["stream.started", "slice.flagged"]),
+        ("*ed", ["task.canceled", "stream.started", "slice.flagged"]),
+        ("*a*e*", ["task.canceled", "stream.started", "slice.flagged"]),
+        ("*l*l*,task.expired", ["slice.flagged"]),
+        ("**.s*", ["stream.started"]),
+        ("task.completed*", []),
+        ("review.*", []),
+    ],
+)
+def test_a_star_stands_for_any_characters_of_a_type(
+    client: AppClient, happen: Any, types: str, chosen: list[str]
+) -> None:
+    receiver = client.receiver()
+    happen("a")
+    client.callback(receiver["callback_url"], form(content(piece(0, risk="high"), LiveId="b"), seed=receiver["seed"]))
+    assert [event["type"] for event in client.feed(types=types)] == chosen
 
 
 def test_an_event_is_as_the_contract_has_it(client: AppClient, happen: Any) -> None:

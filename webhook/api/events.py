@@ -22,6 +22,7 @@ def _pull(request: Request, session: Session) -> Answer:
 
 
 def _types(patterns: str | None) -> tuple[str, ...] | None:
+    """Return the types of today that fit one of these patterns, perhaps none; None is every type."""
     if patterns is None:
         return None
     wanted = patterns.split(",")
@@ -30,7 +31,7 @@ def _types(patterns: str | None) -> tuple[str, ...] | None:
 
 def _page(request: Request, session: Session, *, seq: int, types: tuple[str, ...] | None) -> Answer:
     query: schemas.EventQuery = request.query
-    rows = event_store.events_after(session, seq, types=types, limit=query.limit)
+    rows = [] if types == () else event_store.events_after(session, seq, types=types, limit=query.limit)
     waits = not rows and query.wait > 0
     return Answer(
         body={

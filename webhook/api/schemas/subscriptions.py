@@ -19,7 +19,7 @@ class FilterIn(In):
     """What a subscription asks of an event beside its type."""
 
     risk_levels: Words | None = None
-    labels: Words | None = None
+    labels: Annotated[Words, Field(description="In each, `*` stands for any characters.")] | None = None
     services: Words | None = None
     kinds: Annotated[list[Kind], Field(max_length=2)] | None = None
     data_id_prefix: Annotated[Text, Field(max_length=64)] | None = None

@@ -35,7 +35,7 @@ class SliceQuery(In):
     limit: Limit = 50
     cursor: SliceCursor | None = None
     risk_level: Levels | None = None
-    label: Annotated[Text, Field(description="Exact, or with `*`.")] | None = None
+    label: Annotated[Text, Field(description="Exact, or with `*`, which stands for any characters.")] | None = None
 
 
 class LabelOut(Out):
