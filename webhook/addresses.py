@@ -219,18 +219,21 @@ class AddressPolicy:
             raise AddressRefused("Plain http:// is for allowed private networks, and there are none: use https://.")
 
 
-def parse_url(url: str) -> yarl.URL:
-    """Parse a subscriber's URL strictly, into what is connected to and sent.
+def parse_url(url: str, *, longest: int = MAX_URL_LENGTH) -> yarl.URL:
+    """Parse a subscriber's URL, or another that we are given, strictly: into what is connected to and sent.
 
     The host of the result is a name in ASCII, or an address in the one spelling of `inet_pton`, whatever
     spelling of `inet_aton` or of IDNA it had. Path and query stay as they are, since some carry signatures;
     only characters that no URL may have are quoted.
 
+    Args:
+        longest: how many characters it may have.
+
     Raises:
         ValueError: the message says why, and never repeats the URL, which may carry a token.
     """
-    if len(url) > MAX_URL_LENGTH:
-        raise ValueError(f"The URL is longer than {MAX_URL_LENGTH} characters.")
+    if len(url) > longest:
+        raise ValueError(f"The URL is longer than {longest} characters.")
     # str.isprintable is false for controls, formats, surrogates and every space but U+0020
     if not url.isprintable() or " " in url or "\\" in url:
         raise ValueError("The URL contains a space, a backslash or a control character.")

@@ -12,12 +12,17 @@
     ├── BodyTooLarge           a request's body is over the limit: 413
     ├── Unreadable             authentic content that we do not understand: kept, 200
     ├── AddressRefused         a subscriber's address that we never connect to
+    ├── EvidenceError          a slice's audio could not be saved, or cannot be shown
+    │   ├── SegmentRefused     it is never saved: too large, no audio, at a private address
+    │   ├── SegmentUnavailable it cannot be fetched now: again while its link lives
+    │   ├── StoreUnavailable   the store cannot be read or written: our own trouble
+    │   └── EvidenceLost       the store has it no longer
     ├── PlatformError          the platform refused a call, or could not be asked
     │   ├── PlatformRefused    for good: the same call fails again
     │   ├── PlatformBusy       for now: the same call may work later
     │   └── OutcomeUnknown     the call went out and its answer was lost
     └── RequestError           a client's request to the REST API, answered as problem+json
-        ├── Unauthorized, Forbidden, NotFound, Conflict, Invalid
+        ├── Unauthorized, Forbidden, NotFound, Conflict, Gone, Invalid
 """
 
 from __future__ import annotations
@@ -71,6 +76,41 @@ class Unreadable(ServiceError):
 
 class AddressRefused(ServiceError):
     """The address is private, link-local or a metadata service, and not among the allowed networks."""
+
+
+class EvidenceError(ServiceError):
+    """A slice's audio could not be saved, or cannot be shown.
+
+    Args:
+        reason: a stable word, such as `too_large`.
+        message: what to do about it, where the word does not say so.
+    """
+
+    def __init__(self, reason: str, message: str | None = None) -> None:
+        super().__init__(message or f"The audio of a slice cannot be saved: {reason}.")
+        self.reason = reason
+
+
+class SegmentRefused(EvidenceError):
+    """The audio is too large, of a type that is none, or at an address that we never connect to."""
+
+
+class SegmentUnavailable(EvidenceError):
+    """The audio cannot be fetched now; its link may work later."""
+
+
+class StoreUnavailable(EvidenceError):
+    """The evidence store cannot be read or written; the message says why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("store_unavailable", message)
+
+
+class EvidenceLost(EvidenceError):
+    """The store no longer has audio that was saved: somebody, or a rule of the store's own, removed it."""
+
+    def __init__(self) -> None:
+        super().__init__("lost")
 
 
 class PlatformError(ServiceError):
@@ -139,6 +179,13 @@ class Conflict(RequestError):
 
     status = 409
     title = "Conflict"
+
+
+class Gone(RequestError):
+    """The thing is not to be had any more, or never was."""
+
+    status = 410
+    title = "Gone"
 
 
 class Invalid(RequestError):
