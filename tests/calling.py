@@ -135,6 +135,10 @@ class Bench:
         with self.service.database.transaction() as session:
             return self.tasks.cancel(session, self.task(task))
 
+    def refresh(self, task: Task) -> Task:
+        with self.service.database.transaction() as session:
+            return self.tasks.refresh(session, self.task(task))
+
     def task(self, task: Task) -> Task:
         with self.service.database.read() as session:
             found = task_store.task(session, task.id)
