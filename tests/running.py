@@ -17,7 +17,7 @@ from tests.signed import UID
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ENCRYPTION_KEYS = f"k1:{base64.b64encode(bytes(range(32))).decode()}"
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -31,11 +31,8 @@ def free_port() -> int:
 
 
 def environment(directory: Path, **variables: str) -> dict[str, str]:
-    """Return the environment of a command that works in a directory; nothing of ours leaks in but coverage."""
-    inherited = {
-        name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith(("COV_", "COVERAGE"))
-    }
-    return inherited | {
+    """Return the environment of a command that works in a directory; nothing of ours leaks in."""
+    return {name: value for name, value in os.environ.items() if name in _INHERITED} | {
         "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
         "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "WEBHOOK_ADMIN_KEY": ADMIN_KEY,
@@ -43,6 +40,11 @@ def environment(directory: Path, **variables: str) -> dict[str, str]:
         "WEBHOOK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
         **variables,
     }
+
+
+def tracing() -> dict[str, str]:
+    """Return the variables by which a command's processes count for coverage, where it is measured: they are slow."""
+    return {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
 
 
 def sandbox_variables(url: str) -> dict[str, str]:
@@ -54,10 +56,12 @@ def sandbox_variables(url: str) -> dict[str, str]:
     }
 
 
-def run(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of `webhook` to its end."""
+def run(
+    directory: Path, *arguments: str, under: Sequence[str] = (), **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of `webhook` to its end, under another command perhaps."""
     return subprocess.run(
-        [sys.executable, "-m", "webhook", *arguments],
+        [*under, sys.executable, "-m", "webhook", *arguments],
         env=environment(directory, **variables),
         capture_output=True,
         text=True,
@@ -89,8 +93,7 @@ class Command:
         """Return its own pid and those of its children and theirs."""
         found = [self.pid]
         for pid in found:
-            with suppress(OSError):
-                found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            found += children(pid)
         return found
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -112,6 +115,13 @@ class Command:
         self._process.wait()
         until(lambda: not any(map(is_running, pids)))
         return pids
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children, none where it has ended."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def is_running(pid: int) -> bool:

@@ -11,25 +11,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.clients import NO_KEY
-from tests.running import Running, is_running, run
+from tests.running import Command, Running, children, environment, free_port, is_running, run, tracing
+from tests.signed import content, form, piece
 from tests.waiting import until
+from webhook import processes
+from webhook.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[Running]:
-    one = Running(tmp_path)
+    one = Running(tmp_path, **tracing())
     one.start()
     yield one
     one.command.kill()
 
 
-def refusal(directory: Path, *arguments: str, **variables: str) -> str:
+def refusal(directory: Path, *arguments: str, under: Sequence[str] = (), **variables: str) -> str:
     """Run a command that must refuse to start, and return the one sentence that it says."""
-    ended = run(directory, *arguments, **variables)
+    ended = run(directory, *arguments, under=under, **variables)
     assert ended.returncode == 1, ended.stderr
     assert ended.stdout == ""
     [sentence] = ended.stderr.splitlines()
@@ -39,6 +42,9 @@ def refusal(directory: Path, *arguments: str, **variables: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_stops_with_status_0_and_leaves_no_process(serving: Running, number: signal.Signals) -> None:
+    receiver = serving.receiver()
+    assert serving.callback(receiver["callback_url"], form(content(piece(0)), seed=receiver["seed"])) == 200
+    assert len(serving.items("/v1/verdicts")) == 1
     pids = serving.command.pids()
     assert len(pids) >= 4, "the parent, gunicorn and its worker, the worker"
     assert serving.command.stop(number) == 0
@@ -55,6 +61,53 @@ def test_what_a_killed_parent_leaves_ends_by_itself_and_frees_the_port(serving: 
     assert serving.get("/livez", key=NO_KEY).status == 200
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_process_that_ends_as_soon_as_it_is_started_ends_the_service_which_says_so(
+    tmp_path: Path, which: int
+) -> None:
+    """It would otherwise be started again and again."""
+    one = Running(tmp_path)
+    env = environment(tmp_path, **one.variables, **tracing())
+    command = Command("serve", env=env, log=tmp_path / "log")
+    pids = until(lambda: found if len(found := children(command.pid)) == 2 else None)
+    os.kill(pids[which], signal.SIGKILL)
+    assert command.wait() == 1
+    assert "A process ended as soon as it was started; the service stops." in command.log
+    assert "Traceback" not in command.log
+    until(lambda: not any(map(is_running, pids)))
+
+
+def test_a_process_that_refuses_what_it_finds_says_why_and_ends_the_service(tmp_path: Path) -> None:
+    assert run(tmp_path, "keys", "list").returncode == 0
+    ended = run(tmp_path, "serve", WEBHOOK_BIND="127.0.0.1:0", WEBHOOK_ENCRYPTION_KEYS=f"k1:{'A' * 43}=", **tracing())
+    assert ended.returncode == 1
+    assert "WEBHOOK_ENCRYPTION_KEYS: holds no key that opens" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "web"])
+def test_a_second_web_process_at_a_database_is_refused(running: Running, command: str) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    sentence = refusal(running.directory, command, WEBHOOK_BIND=bind)
+    assert "Another web process serves" in sentence
+    assert "webhook.db" in sentence
+
+
+def test_what_is_still_taken_is_waited_for_and_refused_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = [DatabaseError("Another has it."), DatabaseError("Another has it.")]
+
+    def take() -> str:
+        if taken:
+            raise taken.pop()
+        return "ours"
+
+    assert processes._awaited(take) == "ours"
+    taken.append(DatabaseError("Another has it."))
+    monkeypatch.setattr(processes, "_FREED_SECONDS", 0)
+    with pytest.raises(DatabaseError, match="Another has it"):
+        processes._awaited(take)
+
+
 def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         bind = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -66,9 +119,8 @@ def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path) ->
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     away = tmp_path / "away"
-    sentence = refusal(
-        tmp_path, "serve", WEBHOOK_BIND="127.0.0.1:0", WEBHOOK_DATABASE_URL=f"sqlite:///{away}/webhook.db"
-    )
+    url = f"sqlite:///{away}/webhook.db"
+    sentence = refusal(tmp_path, "serve", WEBHOOK_BIND="127.0.0.1:0", WEBHOOK_DATABASE_URL=url, **tracing())
     assert str(away) in sentence
     assert "WEBHOOK_DATABASE_URL" in sentence
 
@@ -80,13 +132,14 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     assert "not an SQLite database" in sentence
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "webhook.db").touch()
     (tmp_path / "webhook.db").chmod(0o400)
     tmp_path.chmod(0o500)
+    # root may write everywhere by a capability of its own
+    under = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
     try:
-        assert "permissions" in refusal(tmp_path, "migrate")
+        assert "permissions" in refusal(tmp_path, "migrate", under=under)
     finally:
         tmp_path.chmod(0o700)
 

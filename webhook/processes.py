@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
@@ -193,7 +193,8 @@ class _Family:
             self._stop()
             raise
         for child in self._children.values():
-            os.write(child.lifeline, _BEGIN)
+            with suppress(BrokenPipeError):  # it has ended already, which is seen below
+                os.write(child.lifeline, _BEGIN)
         status = 0
         while self._children:
             pid, ended = os.wait()
@@ -222,9 +223,10 @@ class _Family:
             for child in self._children.values():
                 os.close(child.lifeline)
             os.close(ours)
-            os._exit(_run_child(part, theirs))
-        os.close(theirs)
+            status = _run_child(part, theirs)
+            os._exit(status)
         os.write(ours, word)
+        os.close(theirs)
         self._children[pid] = _Child(part, time.monotonic(), ours)
         if self._stopping:  # told so in between
             os.kill(pid, signal.SIGTERM)
