@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 import requests
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.running import environment
 from webhook import demo
-from webhook.demo import pictures
 from webhook.demo.subscriber import Subscriber
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 DEMO = (sys.executable, "-m", "webhook", "demo")
@@ -197,66 +194,3 @@ def test_the_subscriber_refuses_a_signature_that_is_not_of_its_secret() -> None:
         return status, subscriber.receipts.get_nowait().genuine
 
     assert asyncio.run(post()) == (401, False)
-
-
-def made_slice(index: int, risk_level: str | None, *, action: str = "pass", **more: Any) -> dict[str, Any]:
-    return {
-        "start_time": index * 10,
-        "end_time": index * 10 + 10,
-        "start_timestamp": None,
-        "end_timestamp": None,
-        "risk_level": risk_level,
-        "action": action,
-        "text": "hello",
-        "results": [],
-        **more,
-    }
-
-
-LEVELS = st.lists(st.sampled_from(["none", "low", "medium", "high", "purple", None]), min_size=1, max_size=120)
-
-
-@given(levels=LEVELS, width=st.integers(20, 200))
-def test_a_timeline_has_one_block_a_slice_and_fits_the_width(levels: Sequence[str | None], width: int) -> None:
-    slices = [made_slice(index, level) for index, level in enumerate(levels)]
-    lines = pictures.timeline(slices, width=width).plain.splitlines()
-    assert max(map(len, lines)) <= width
-    blocks = " ".join(lines[::2]).split()
-    looks = [pictures.LOOKS.get(level or "", pictures.UNKNOWN_LOOK) for level in levels]
-    assert [set(block) for block in blocks] == [{look.block} for look in looks]
-    assert " ".join(lines[1::2]).split() == [f"{index * 10}" for index in range(len(levels))]
-
-
-def test_a_streams_timeline_begins_at_nought() -> None:
-    slices = [
-        made_slice(index, "none", start_timestamp=1_700_000_000_000 + 400 * index, end_timestamp=0)
-        for index in range(3)
-    ]
-    assert pictures.timeline(slices, width=80).plain.splitlines()[1].split() == ["0", "0.4", "0.8"]
-
-
-def test_without_unicode_the_blocks_are_letters() -> None:
-    slices = [made_slice(0, "high"), made_slice(1, "none")]
-    assert pictures.timeline(slices, width=20, ascii_only=True).plain.isascii()
-    assert pictures.legend(ascii_only=True).plain.isascii()
-
-
-def test_only_what_asks_for_something_is_listed_with_its_text() -> None:
-    found = {"label": "customized", "confidence": None, "risk_words": ["bad"]}
-    sure = {"label": "political_a", "confidence": 99.6, "risk_words": []}
-    slices = [
-        made_slice(0, "none", text="clean"),
-        made_slice(1, "high", action="block", text="a bad word", results=[found, sure]),
-        made_slice(2, "medium", action="review", text=None),
-    ]
-    console = Console(record=True, width=80)
-    console.print(pictures.flagged_slices(slices))
-    shown = console.export_text()
-    assert "clean" not in shown
-    assert re.search(r"10-20 s +high +customized, political_a 100 %\n +a bad word", shown)
-    assert re.search(r"20-30 s +medium", shown)
-
-
-def test_a_verdict_is_called_by_its_live_id_or_its_files_name() -> None:
-    assert pictures.name_of({"live_id": "room-7", "url": "rtmp://x/y"}) == "room-7"
-    assert pictures.name_of({"live_id": None, "url": "http://x/a/talk.mp3?b=/c"}) == "talk.mp3"

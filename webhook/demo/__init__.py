@@ -23,19 +23,21 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from webhook.demo.pictures import flagged_slices, legend, name_of, risk, timeline, verdict_table
+from webhook import pictures
 from webhook.demo.subscriber import HOST, Receipt, Subscriber
 from webhook.errors import ServiceError
+from webhook.pictures import flagged_slices, legend, name_of, risk, timeline, verdict_table
 from webhook.sandbox.server import RunningSandbox, SandboxConfig
 from webhook.sandbox.server import start as start_sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+
+    from rich.console import Console
 
 Json = dict[str, Any]
 
@@ -73,14 +75,7 @@ def run(*, keep: bool, console: Console | None = None, serve: Sequence[str] = SE
     Raises:
         DemoFailed: a step failed, or took too long.
     """
-    return asyncio.run(_until_signal(_Demo(console=console or _console(), serve=serve), keep=keep))
-
-
-def _console() -> Console:
-    encoding: str | None = sys.stdout.encoding
-    if encoding is None or encoding.lower().replace("-", "") != "utf8":
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr] # standard output is a TextIOWrapper
-    return Console(highlight=False)
+    return asyncio.run(_until_signal(_Demo(console=console or pictures.console(), serve=serve), keep=keep))
 
 
 async def _until_signal(demo: _Demo, *, keep: bool) -> int:
