@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from datetime import UTC, datetime
-from itertools import count, pairwise
+from itertools import count, pairwise, permutations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -325,6 +325,48 @@ def test_content_with_a_live_id_makes_an_external_stream(store: Store) -> None:
     store.accept(arrival(RECEIVER, content(piece(0), LiveId="room-1")))
     (stream,) = external(store)
     assert (stream.kind, stream.live_id, stream.state) == ("live", "room-1", "processing")
+
+
+AUDIO, LIVE = "audio_detection_byllm_global", "live_detection_byllm_global"
+
+
+@pytest.mark.parametrize(
+    ("told", "described"),
+    [
+        (
+            [
+                content(piece(0)),
+                content(piece(1, "low"), DataId="d-2"),
+                content(DataId="d-1", Url="https://b/"),
+                content(piece(3), Url="https://a/"),
+            ],
+            ("audio", AUDIO, "completed", "d-1", None, {"url": "https://a/"}),
+        ),
+        (
+            [
+                content(piece(0)),
+                content(piece(1, "low"), DataId="d-2"),
+                content(piece(3, "high"), LiveId="room-2", Url="https://c/"),
+                content(LiveId="room-1", DataId="d-3"),
+            ],
+            ("live", LIVE, "processing", "d-2", "room-1", {"url": "https://c/"}),
+        ),
+        (
+            [content(piece(0)), content(code=280, LiveId="room-3"), content(piece(1))],
+            ("live", LIVE, "processing", None, "room-3", {}),
+        ),
+    ],
+)
+def test_an_external_task_is_what_its_callbacks_say_together_in_whatever_order(
+    store: Store, told: list[dict[str, Any]], described: tuple[Any, ...]
+) -> None:
+    for number, order in enumerate(permutations(told)):
+        for size in (1, len(told)):  # one by one, and in one batch
+            receiver = msgspec.structs.replace(RECEIVER, id=f"rcv_{number}_{size}")
+            for start in range(0, len(order), size):
+                store.accept(*(arrival(receiver, each) for each in order[start : start + size]))
+            (after,) = (each for each in external(store) if each.receiver_id == receiver.id)
+            assert (after.kind, after.service, after.state, after.data_id, after.live_id, after.source) == described
 
 
 # Any order

@@ -14,6 +14,7 @@ import pytest
 
 from tests.clients import FORM, NO_KEY
 from tests.signed import UID, checksum, content, form, piece
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.running import Running
@@ -201,18 +202,48 @@ def test_a_body_of_unknown_length_is_read_like_any_other(running: Running, recei
     assert len(verdicts(running, "chunked")) == 1
 
 
-def test_a_sender_that_breaks_off_is_not_believed(running: Running, receiver: Any) -> None:
+def test_a_body_of_unknown_length_over_the_limit_is_a_413_before_its_end(running: Running, receiver: Any) -> None:
+    path = receiver["callback_url"].removeprefix(running.url)
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {FORM}\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+    chunk = b"%x\r\n%s\r\n" % (2**20, b"a" * 2**20)
+    assert exchange(running, head.encode() + chunk * 65) == 413
+    assert running.callback(receiver["callback_url"], form(content(HIGH), seed=receiver["seed"])) == 200
+
+
+@pytest.mark.parametrize("sender", ["ends", "vanishes"])
+def test_a_body_that_is_cut_off_is_malformed_and_leaves_nothing(running: Running, receiver: Any, sender: str) -> None:
     path = receiver["callback_url"].removeprefix(running.url)
     body = form(content(HIGH, DataId="cut-off"), seed=receiver["seed"])
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body) + 1}\r\n\r\n"
-    assert exchange(running, head.encode() + body[:-20], finish=True) in {400, 403, None}
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {FORM}\r\nContent-Length: {len(body)}\r\n\r\n"
+    before, half = outcomes(running, "malformed"), head.encode() + body[: len(body) // 2]
+    if sender == "ends":
+        assert exchange(running, half, finish=True) == 400
+    else:
+        with connection_to(running) as connection:
+            connection.sendall(half)
+    until(lambda: outcomes(running, "malformed") == before + 1)
+    assert [each for each in running.items("/v1/callbacks") if each["address_id"] == receiver["id"]] == []
     assert verdicts(running, "cut-off") == []
+
+
+def connection_to(running: Running) -> socket.socket:
+    host, port = running.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=20)
+
+
+def outcomes(running: Running, outcome: str) -> float:
+    """Return how many callbacks ended so."""
+    line = f'webhook_callbacks_total{{outcome="{outcome}"}} '
+    metrics = running.get("/metrics", key=NO_KEY).body.decode()
+    return next((float(each.removeprefix(line)) for each in metrics.splitlines() if each.startswith(line)), 0)
 
 
 def exchange(running: Running, request: bytes, *, finish: bool = False) -> int | None:
     """Send bytes and return the answer's status, None where there is none."""
-    host, port = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
+    with connection_to(running) as connection:
         connection.sendall(request)
         if finish:
             connection.shutdown(socket.SHUT_WR)
@@ -232,6 +263,24 @@ def test_a_callback_of_a_thousand_slices_is_taken_whole(running: Running, receiv
     [verdict] = verdicts(running, "long")
     assert verdict["slice_count"] == 1000
     assert len(running.items(f"/v1/verdicts/{verdict['task_id']}/slices", limit=200)) == 1000
+
+
+def test_large_callbacks_that_come_at_once_are_all_answered_200_and_stored_whole(
+    running: Running, receiver: Any
+) -> None:
+    texts = {f"large-{number}": [f"{number} {at} ".ljust(8000, "x") for at in range(1000)] for number in range(4)}
+    bodies = []
+    for name, told in texts.items():
+        slices = [piece(at * 10, text=text) for at, text in enumerate(told)]
+        bodies.append(form(content(*slices, TaskId=name, DataId=name), seed=receiver["seed"]))
+        assert len(bodies[-1]) > 8_000_000
+    with ThreadPoolExecutor(4) as senders:
+        assert list(senders.map(lambda body: running.callback(receiver["callback_url"], body), bodies)) == [200] * 4
+    for name, told in texts.items():
+        [verdict] = verdicts(running, name)
+        assert verdict["slice_count"] == 1000
+        stored = running.items(f"/v1/verdicts/{verdict['task_id']}/slices", limit=200)
+        assert [each["text"] for each in stored] == told
 
 
 def test_a_suffix_forged_by_length_extension_does_not_get_through(running: Running, receiver: Any) -> None:
@@ -294,16 +343,11 @@ def test_an_accepted_callback_is_not_verified_again(running: Running, receiver: 
 
 
 def test_outcomes_are_counted_and_no_token_is_in_the_metrics(running: Running, receiver: Any) -> None:
-    def count(outcome: str) -> float:
-        line = f'webhook_callbacks_total{{outcome="{outcome}"}} '
-        metrics = running.get("/metrics", key=NO_KEY).body.decode()
-        return next(float(each.removeprefix(line)) for each in metrics.splitlines() if each.startswith(line))
-
     body = form(content(HIGH), seed=receiver["seed"])
-    before = {outcome: count(outcome) for outcome in ("accepted", "duplicate", "quarantined", "malformed")}
+    before = {outcome: outcomes(running, outcome) for outcome in ("accepted", "duplicate", "quarantined", "malformed")}
     running.callback(receiver["callback_url"], body)
     running.callback(receiver["callback_url"], body)
     running.callback(receiver["callback_url"], form(content(HIGH), seed="another"))
     running.callback(receiver["callback_url"], b"")
-    assert all(count(outcome) == number + 1 for outcome, number in before.items())
+    assert all(outcomes(running, outcome) == number + 1 for outcome, number in before.items())
     assert receiver["callback_url"].rpartition("/")[2] not in running.get("/metrics", key=NO_KEY).body.decode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,8 @@ from webhook.store import keys as key_store
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    import pytest
 
     from tests.conftest import MakeService
     from webhook.bootstrap import Service
@@ -46,6 +50,27 @@ def test_a_worker_that_is_not_heard_of_is_named_and_callbacks_are_taken_all_the_
     beat(service, clock.now() - timedelta(hours=1))
     reply = client.get("/readyz", key=NO_KEY)
     assert (reply.status, reply.json["dependencies"]["worker"]) == (200, "no sign of life")
+
+
+def test_a_database_that_cannot_be_written_is_named_until_it_can(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhook.db._BUSY_SECONDS", 0.01)
+    service = make_service()
+    client = AppClient(create_app(service))
+    receiver = client.receiver()
+    body = form(content(piece(0)), seed=receiver["seed"])
+    with closing(sqlite3.connect(service.database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert client.callback(receiver["callback_url"], body) == 503
+        reply = client.get("/readyz", key=NO_KEY)
+        assert (reply.status, reply.json["status"]) == (503, "not ready")
+        assert reply.json["dependencies"]["database"] == "unavailable"
+        assert client.get("/livez", key=NO_KEY).status == 200
+        assert client.items("/v1/tasks") == [], "what was stored can still be read"
+    reply = client.get("/readyz", key=NO_KEY)
+    assert (reply.status, reply.json["status"], reply.json["dependencies"]["database"]) == (200, "ready", "ok")
+    assert client.callback(receiver["callback_url"], body) == 200
 
 
 def test_missing_settings_are_named(make_service: MakeService) -> None:
