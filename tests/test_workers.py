@@ -34,6 +34,12 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
+def client(make_service: MakeService) -> AppClient:
+    """The API as another process has it: its commits wake the worker by the bell."""
+    return AppClient(create_app(make_service()))
+
+
+@pytest.fixture
 def path() -> str:
     """A subscriber that no other test has."""
     return f"/worker-{next(_numbers)}"
