@@ -81,6 +81,9 @@ class Sandbox:
         task: dict[str, Any] = self.get(f"/sandbox/tasks/{task_id}").json()
         return task
 
+    def control(self, **changes: Any) -> requests.Response:
+        return requests.patch(f"{self.url}/sandbox/control", json=changes, timeout=5)
+
     def ledger(self) -> dict[str, Any]:
         totals: dict[str, Any] = self.get("/sandbox/ledger").json()
         return totals
@@ -136,15 +139,3 @@ def receiver(loop: LoopThread) -> Iterator[Receiver]:
     loop.run(one.start())
     yield one
     loop.run(one.stop())
-
-
-def wait_for(check: Callable[[], T | None], *, seconds: float = 5) -> T:
-    """Ask again and again until the answer is not None or False."""
-    pause, passed = threading.Event(), 0.0
-    while passed < seconds:
-        found = check()
-        if found:
-            return found
-        passed += 0.01
-        pause.wait(0.01)
-    raise AssertionError(f"not within {seconds} s")

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from darabonba.exceptions import UnretryableException
 
-from .conftest import Sandbox, wait_for
+from tests.waiting import until
+from webhook.sandbox.codes import MESSAGES
+
 from .vendor import AUDIO, LIVE, ClientException, ServerException, ThrottlingException, Vendor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .conftest import Sandbox
     from .receiver import Receiver
 
 URL = "http://example.com/talk.mp3"
@@ -29,7 +32,7 @@ def finished(sandbox: Sandbox, task_id: str, *, service: str = AUDIO) -> dict[st
         body = sandbox.vendor.query(task_id, service=service)
         return None if body["Code"] == 280 else body
 
-    return wait_for(ask)
+    return until(ask)
 
 
 def test_a_file_is_in_progress_and_then_has_its_slices(start_sandbox: Callable[..., Sandbox]) -> None:
@@ -110,7 +113,7 @@ def test_a_stream_shows_recent_slices_then_all(start_sandbox: Callable[..., Sand
     started = sandbox.vendor.query(task_id, service=LIVE)
     assert started["Code"] == 280
     assert started["Data"]["LiveId"] == "room1"
-    running = wait_for(
+    running = until(
         lambda: next(
             (
                 body
@@ -148,7 +151,7 @@ def test_canceling_ends_a_stream_and_answers_without_data(sandbox: Sandbox) -> N
     task_id = sandbox.vendor.submit(service=LIVE, url="rtsp://example.com/endless?interval=0.01", liveId="r")["Data"][
         "TaskId"
     ]
-    wait_for(lambda: sandbox.task(task_id)["slice_count"] > 3)
+    until(lambda: sandbox.task(task_id)["slice_count"] > 3)
     answer = sandbox.vendor.cancel(task_id)
     assert answer["Code"] == 200
     assert "Data" not in answer
@@ -201,7 +204,7 @@ def test_more_calls_a_second_than_allowed_get_403(start_sandbox: Callable[..., S
     assert [sandbox.vendor.query(task_id)["Code"] for _ in range(3)][2] == 403
     assert sandbox.ledger()["accepted"] == 3
     assert sandbox.ledger()["answers"]["VoiceModeration"] == {"200": 3, "403": 2}
-    wait_for(lambda: sandbox.vendor.submit(url=URL)["Code"] == 200)
+    until(lambda: sandbox.vendor.submit(url=URL)["Code"] == 200)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +270,59 @@ def test_services_are_checked(sandbox: Sandbox) -> None:
     assert sandbox.vendor.query("")["Code"] == 400
     task_id = sandbox.vendor.submit(url=URL)["Data"]["TaskId"]
     assert sandbox.vendor.query(task_id, service=LIVE)["Code"] == 401
+
+
+@pytest.mark.parametrize("code", [code for code in MESSAGES if code not in {200, 280}])
+def test_every_code_can_be_asked_for_at_every_point(sandbox: Sandbox, code: int) -> None:
+    refused = sandbox.vendor.submit(url=f"{URL}?submit_code={code}")
+    failed = sandbox.vendor.submit(url=f"{URL}?code={code}&delay=0")["Data"]["TaskId"]
+    named = sandbox.vendor.submit(url=f"http://x.test/{code}.mp3?delay=0")["Data"]["TaskId"]
+    stream = f"{STREAM}?query_code={code}&cancel_code={code}&end=never"
+    asked = sandbox.vendor.submit(service=LIVE, url=stream)["Data"]["TaskId"]
+    answers = [
+        refused,
+        finished(sandbox, failed),
+        finished(sandbox, named),
+        sandbox.vendor.query(asked, service=LIVE),
+        sandbox.vendor.cancel(asked),
+    ]
+    assert [answer["Code"] for answer in answers] == [code] * 5
+    assert all("Data" not in answer and answer["Message"] for answer in answers)
+    assert sandbox.task(asked)["state"] == "running"
+
+
+def test_a_code_can_end_the_first_tasks_only(sandbox: Sandbox) -> None:
+    url = f"{URL}?code=404x2&submit_code=404x1&delay=0"
+    assert sandbox.vendor.submit(url=url)["Code"] == 404
+    ids = [sandbox.vendor.submit(url=url)["Data"]["TaskId"] for _ in range(3)]
+    assert [finished(sandbox, task_id)["Code"] for task_id in ids] == [404, 404, 200]
+    stream = f"{STREAM}?code=405x1&delay=0&interval=0"
+    lives = [sandbox.vendor.submit(service=LIVE, url=stream)["Data"]["TaskId"] for _ in range(2)]
+    assert [finished(sandbox, task_id, service=LIVE)["Code"] for task_id in lives] == [405, 200]
+
+
+def test_a_cancellation_can_fail_first(sandbox: Sandbox) -> None:
+    stream = f"{STREAM}?end=never&cancel_code=500x2"
+    task_id = sandbox.vendor.submit(service=LIVE, url=stream)["Data"]["TaskId"]
+    assert [sandbox.vendor.cancel(task_id)["Code"] for _ in range(3)] == [500, 500, 200]
+    assert sandbox.task(task_id)["state"] == "canceled"
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        ("503", ServerException),
+        ("418", ClientException),
+        ("throttle", ThrottlingException),
+        *((kind, UnretryableException) for kind in ("html", "cut", "hang")),
+    ],
+)
+def test_queries_can_fail_in_http(sandbox: Sandbox, fault: str, raised: type[Exception]) -> None:
+    sandbox.vendor.client._read_timeout = 300
+    task_id = sandbox.vendor.submit(url=f"{URL}?query_http={fault}x1&delay=0")["Data"]["TaskId"]
+    with pytest.raises(raised):
+        sandbox.vendor.query(task_id)
+    assert finished(sandbox, task_id)["Code"] == 200
 
 
 def test_codes_can_be_for_the_first_calls_only(sandbox: Sandbox) -> None:

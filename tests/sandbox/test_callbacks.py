@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.waiting import until
 from webhook.sandbox.callbacks import checksum
 
-from .conftest import Sandbox, wait_for
 from .vendor import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .conftest import Sandbox
     from .receiver import Received, Receiver
 
 URL = "http://example.com/talk.mp3"
@@ -113,7 +114,7 @@ def test_a_dead_receiver_is_recorded_by_its_fault(start_sandbox: Callable[..., S
     sandbox = start_sandbox(callback_retries=1)
     body = sandbox.vendor.submit(url=URL, callback="http://127.0.0.1:1/", seed=SEED)
     task_id = body["Data"]["TaskId"]
-    attempts = wait_for(
+    attempts = until(
         lambda: [a for c in sandbox.task(task_id)["callbacks"] for a in c["attempts"] if len(c["attempts"]) > 1]
     )
     assert attempts[0]["status"] is None
@@ -122,14 +123,14 @@ def test_a_dead_receiver_is_recorded_by_its_fault(start_sandbox: Callable[..., S
 
 def test_a_lost_callback_never_comes_but_the_result_does(sandbox: Sandbox, receiver: Receiver) -> None:
     task_id = submit(sandbox, receiver, "http://x.test/lost,risk=high.mp3")
-    wait_for(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
+    until(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
     assert receiver.nothing_for(0.2)
     assert sandbox.task(task_id)["callbacks"][0]["lost"]
 
 
 def test_without_a_callback_nothing_is_sent(sandbox: Sandbox) -> None:
     task_id = sandbox.vendor.submit(url=URL)["Data"]["TaskId"]
-    wait_for(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
+    until(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
     assert sandbox.task(task_id)["callbacks"] == []
 
 
@@ -139,9 +140,78 @@ def test_a_doubled_callback_comes_again_after_its_200(sandbox: Sandbox, receiver
     assert receiver.nothing_for(0.2)
 
 
+def test_a_doubled_callback_can_come_twice_at_once(sandbox: Sandbox, receiver: Receiver) -> None:
+    task_id = submit(sandbox, receiver, f"{URL}?callback=double")
+    assert receiver.next().body == receiver.next().body
+    attempts = until(
+        lambda: [a for c in sandbox.task(task_id)["callbacks"] for a in c["attempts"] if c["acknowledged"]]
+    )
+    assert [attempt["status"] for attempt in attempts] == [200, 200]
+
+
+def test_the_first_tries_of_a_callback_can_get_lost(sandbox: Sandbox, receiver: Receiver) -> None:
+    task_id = submit(sandbox, receiver, f"{URL}?callback=lostx3")
+    assert receiver.next().form["taskId"] == task_id
+    [callback] = until(lambda: [c for c in sandbox.task(task_id)["callbacks"] if c["acknowledged"]])
+    assert [(a["status"], a["error"]) for a in callback["attempts"]] == [(None, "lost")] * 3 + [(200, None)]
+    assert (callback["way"], callback["lost"]) == ("lostx3", False)
+
+
+def test_a_callback_whose_every_try_is_lost_is_given_up(start_sandbox: Callable[..., Sandbox]) -> None:
+    sandbox = start_sandbox(callback_retries=2, resend_interval_seconds=0)
+    body = sandbox.vendor.submit(url=f"{URL}?callback=lostx3", callback="http://127.0.0.1:1/", seed=SEED)
+    attempts = until(
+        lambda: [c["attempts"] for c in sandbox.task(body["Data"]["TaskId"])["callbacks"] if len(c["attempts"]) == 3]
+    )
+    assert [attempt["error"] for attempt in attempts[0]] == ["lost"] * 3
+
+
+def starts(received: Received) -> list[int]:
+    data = json.loads(received.form["content"]).get("Data", {"SliceDetails": []})
+    return [entry["StartTime"] // 10 for entry in data["SliceDetails"]]
+
+
+def test_the_batches_of_a_stream_can_come_in_another_order(sandbox: Sandbox, receiver: Receiver) -> None:
+    submit(sandbox, receiver, f"{STREAM}?slices=5&interval=0.01&callback=reordered", service=LIVE)
+    assert [starts(receiver.next()) for _ in range(5)] == [[1], [0], [3], [2], [4]]
+
+
+def test_a_reordered_end_comes_before_the_last_slice(sandbox: Sandbox, receiver: Receiver) -> None:
+    submit(sandbox, receiver, f"{STREAM}?slices=3&interval=0.01&callback=reordered&end=break", service=LIVE)
+    assert [starts(receiver.next()) for _ in range(4)] == [[1], [0], [], [2]]
+
+
+def test_what_waits_for_a_successor_is_sent_when_there_will_be_none(sandbox: Sandbox, receiver: Receiver) -> None:
+    reordered = "interval=0.01&callback=reordered"
+    stream = submit(sandbox, receiver, f"{STREAM}?{reordered}&gap=1:60", service=LIVE)
+    until(lambda: sandbox.task(stream)["callbacks"])
+    assert sandbox.task(stream)["callbacks"][0]["attempts"] == []
+    sandbox.vendor.cancel(stream)
+    assert starts(receiver.next()) == [0]
+    file = submit(sandbox, receiver, f"{URL}?callback=reordered")
+    assert receiver.next().form["taskId"] == file
+
+
+def test_a_reordered_callback_goes_second_even_where_the_first_is_refused(sandbox: Sandbox, receiver: Receiver) -> None:
+    receiver.statuses.append(503)
+    submit(sandbox, receiver, f"{STREAM}?slices=2&interval=0&callback=reordered", service=LIVE)
+    came = [starts(receiver.next()) for _ in range(3)]
+    assert came[0] == [1]
+    assert sorted(came[1:]) == [[0], [1]]
+
+
+def test_an_old_batch_can_come_again_after_its_successor(sandbox: Sandbox, receiver: Receiver) -> None:
+    task_id = submit(sandbox, receiver, f"{STREAM}?slices=3&interval=0.01&callback=echo", service=LIVE)
+    came = [starts(receiver.next())[0] for _ in range(5)]
+    assert sorted(came) == [0, 0, 1, 1, 2]
+    for at in (0, 1):
+        assert len(came) - 1 - came[::-1].index(at) > came.index(at + 1)
+    until(lambda: [len(c["attempts"]) for c in sandbox.task(task_id)["callbacks"]] == [2, 2, 1])
+
+
 def test_a_late_callback_comes_after_the_result(sandbox: Sandbox, receiver: Receiver) -> None:
     task_id = submit(sandbox, receiver, f"{URL}?callback=late:0.5&delay=0")
-    wait_for(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
+    until(lambda: sandbox.vendor.query(task_id)["Code"] == 200)
     with pytest.raises(queue.Empty):
         receiver.received.get_nowait()
     assert receiver.next().form["taskId"] == task_id

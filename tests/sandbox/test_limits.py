@@ -7,7 +7,7 @@ from webhook.sandbox.limits import RateLimit
 
 def test_no_second_holds_more_than_the_limit() -> None:
     now = [0.0]
-    limit = RateLimit(2, clock=lambda: now[0])
+    limit = RateLimit(lambda: 2, clock=lambda: now[0])
     admitted = []
     for tenth in range(40):
         now[0] = tenth / 10

@@ -10,20 +10,22 @@ import alibabacloud_oss_v2 as oss
 import pytest
 import requests
 
+from tests.waiting import until
 from webhook.sandbox import uploads
 
-from .conftest import Sandbox, wait_for
 from .test_authorization import at, post, signed
 from .vendor import put_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .conftest import Sandbox
+
 
 def submit(sandbox: Sandbox, token: dict[str, Any], name: str) -> dict[str, Any]:
     answer = sandbox.vendor.submit(ossBucketName=token["BucketName"], ossObjectName=name)
     task_id = answer["Data"]["TaskId"]
-    return wait_for(lambda: next((b for b in [sandbox.vendor.query(task_id)] if b["Code"] != 280), None))
+    return until(lambda: next((b for b in [sandbox.vendor.query(task_id)] if b["Code"] != 280), None))
 
 
 def service_error(caught: pytest.ExceptionInfo[Any]) -> Any:

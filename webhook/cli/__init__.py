@@ -10,13 +10,14 @@ import click
 import webhook
 from webhook.cli import keys, service
 from webhook.errors import ServiceError
+from webhook.sandbox.command import sandbox
 
 _COMMANDS = (
     service.serve,
     service.web,
     service.worker,
     service.migrate,
-    service.sandbox,
+    sandbox,
     service.demo,
     service.doctor,
     keys.keys,

@@ -1,4 +1,4 @@
-"""Commands for whoever runs the service: its processes, the sandbox, the demo, the doctor."""
+"""Commands for whoever runs the service: its processes, the demo, the doctor."""
 
 from __future__ import annotations
 
@@ -74,40 +74,6 @@ def migrate() -> None:
     """Bring the database to this version's schema."""
     prepare_database(load_settings())
     click.echo("webhook: the database is up to date.", err=True)
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="Port to listen on; 0 takes a free one.")
-@click.option("--uid", default="1234567890123456", show_default=True, help="Account UID that enters every checksum.")
-@click.option("--access-key-id", default="sandbox", show_default=True, help="AccessKey id that clients sign with.")
-@click.option("--access-key-secret", default="sandbox-secret", show_default=True, help="Its secret.")
-@click.option(
-    "--sm3-scheme", type=click.Choice(["digest", "hmac"]), default="digest", show_default=True, help="How SM3 is used."
-)
-@click.option("--magic", is_flag=True, help="Print the inputs that choose outcomes, and end.")
-def sandbox(
-    *, host: str, port: int, uid: str, access_key_id: str, access_key_secret: str, sm3_scheme: str, magic: bool
-) -> None:
-    """Run a stand-in for the moderation platform, for trying things out and for tests."""
-    from webhook.sandbox import server
-
-    if magic:
-        click.echo(server.MAGIC)
-        return
-    try:
-        server.run(
-            server.SandboxConfig(
-                host=host,
-                port=port,
-                uid=uid,
-                access_key_id=access_key_id,
-                access_key_secret=access_key_secret,
-                sm3_scheme=sm3_scheme,  # type: ignore[arg-type] # click has checked it
-            )
-        )
-    except OSError as error:
-        raise click.ClickException(f"{host}:{port} cannot be listened on ({error.strerror}).") from None
 
 
 @click.command()

@@ -1,34 +1,27 @@
-"""Callbacks: what is sent, how it is sealed, and how often it is tried.
+"""Callbacks: what they say and how it is sealed.
 
 Facts (voice-moderation.txt, "callback" and "Callback message format"): a form POST with `checksum` and
-`content`; checksum over uid + seed + content; only 200 acknowledges; 16 retries.
+`content`; checksum over uid + seed + content; only 200 acknowledges.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import io
 import json
 import secrets
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-import aiohttp
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from .config import SandboxConfig
+    from .outcomes import Way
 
 Json = dict[str, Any]
-
-# urlencode needs a tenth of a second for so much; more is done beside the event loop
-LARGE_CONTENT = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +46,11 @@ class Callback:
     Attributes:
         url: where it goes.
         content: what is sealed; dropped once it is delivered or given up.
-        lost: whether magic lets it go missing.
+        code: the code in it.
+        first_slice: index of the first slice in it.
+        slice_count: how many slices are in it.
+        way: how it travels.
+        by_chance: whether that was drawn, not asked for.
     """
 
     url: str
@@ -62,8 +59,17 @@ class Callback:
     content_bytes: int
     task_id: str
     encoding: str
-    lost: bool = False
+    code: int
+    first_slice: int
+    slice_count: int
+    way: Way
+    by_chance: bool
     attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it was ever answered 200."""
+        return any(attempt.acknowledged for attempt in self.attempts)
 
 
 def checksum(content: str, *, uid: str, seed: str, crypt_type: str, sm3_scheme: str) -> str:
@@ -113,61 +119,8 @@ def _camel(value: Any) -> Any:
     return value
 
 
-class Sender:
-    """Sends callbacks until they are acknowledged; `close` it.
-
-    Args:
-        config: intervals and timeouts.
-        clock: seconds since 1970, for the record.
-    """
-
-    def __init__(self, config: SandboxConfig, *, clock: Callable[[], float]) -> None:
-        self._config = config
-        self._clock = clock
-        # trust_env stays off: http_proxy must not come between us and loopback
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=config.callback_timeout_seconds),
-            connector=aiohttp.TCPConnector(limit=0),
-        )
-
-    async def resend(self, callback: Callback) -> None:
-        """Send a callback again until it is acknowledged or the retries are used up."""
-        for _ in range(self._config.callback_retries):
-            await asyncio.sleep(self._config.resend_interval_seconds)
-            if (await self.attempt(callback)).acknowledged:
-                return
-
-    async def attempt(self, callback: Callback) -> Attempt:
-        """Send a callback once and record how it went."""
-        fields = {"checksum": callback.checksum, "content": callback.content, "taskId": callback.task_id}
-        at, started = self._clock(), time.monotonic()
-        status, error = None, None
-        try:
-            if callback.content_bytes > LARGE_CONTENT:
-                content_type, body = await asyncio.to_thread(_encoded, fields, callback.encoding)
-            else:
-                content_type, body = _encoded(fields, callback.encoding)
-            async with self._session.post(
-                callback.url,
-                # from a file, since aiohttp warns of large bytes
-                data=io.BytesIO(body),
-                headers={"Content-Type": content_type, "Content-Length": str(len(body))},
-                allow_redirects=False,
-            ) as answer:
-                status = answer.status
-        except (aiohttp.ClientError, TimeoutError, ValueError) as fault:
-            error = type(fault).__name__
-        attempt = Attempt(at=at, status=status, error=error, duration_seconds=time.monotonic() - started)
-        callback.attempts.append(attempt)
-        return attempt
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
-
-
-def _encoded(fields: Mapping[str, str], encoding: str) -> tuple[str, bytes]:
-    """Return content type and body."""
+def encoded(fields: Mapping[str, str], encoding: str) -> tuple[str, bytes]:
+    """Return content type and body of a callback's fields."""
     if encoding == "json":
         return "application/json; charset=utf-8", json.dumps(fields, ensure_ascii=False).encode()
     if encoding == "multipart":

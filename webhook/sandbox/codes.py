@@ -21,6 +21,7 @@ TOO_FAST = 403
 UNREACHABLE = 404
 UNSUPPORTED = 407
 TOO_MANY_STREAMS = 480
+SYSTEM_ERROR = 500
 
 MESSAGES: Mapping[int, str] = MappingProxyType(
     {
@@ -36,7 +37,7 @@ MESSAGES: Mapping[int, str] = MappingProxyType(
         UNSUPPORTED: "The input file format is not supported",
         408: "The account is not authorized to call this API",
         TOO_MANY_STREAMS: "The number of concurrent requests exceeds the limit",
-        500: "A system error occurred",
+        SYSTEM_ERROR: "A system error occurred",
     }
 )
 

@@ -13,11 +13,11 @@ class RateLimit:
     """Admits at most so many calls within any second.
 
     Args:
-        per_second: calls admitted.
+        per_second: how many calls are admitted as things stand.
         clock: monotonic seconds.
     """
 
-    def __init__(self, per_second: int, *, clock: Callable[[], float]) -> None:
+    def __init__(self, per_second: Callable[[], int], *, clock: Callable[[], float]) -> None:
         self._per_second = per_second
         self._clock = clock
         self._admitted: deque[float] = deque()
@@ -27,7 +27,7 @@ class RateLimit:
         now = self._clock()
         while self._admitted and now - self._admitted[0] >= 1:
             self._admitted.popleft()
-        if len(self._admitted) >= self._per_second:
+        if len(self._admitted) >= self._per_second():
             return False
         self._admitted.append(now)
         return True

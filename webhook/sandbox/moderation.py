@@ -6,14 +6,17 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from .callbacks import Callback, Sender, checksum, content_of
-from .codes import OK, UNREACHABLE, message
+from .callbacks import Callback, checksum, content_of
+from .codes import OK, message
+from .faults import WAYS
+from .outcomes import Way
 from .slices import DEFAULT_SLICES
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
-    from .config import SandboxConfig
+    from .control import Control
+    from .courier import Courier
+    from .faults import Faults
+    from .jobs import Jobs
     from .tasks import Task, TaskBook
 
 # An endless stream goes quiet after so many slices, so that it never fills the memory.
@@ -29,18 +32,28 @@ def envelope(code: int, data: dict[str, Any] | None = None, *, text: str | None 
 
 
 class Moderation:
-    """Runs every task beside the requests; `stop` it."""
+    """Runs every task beside the requests.
 
-    def __init__(self, config: SandboxConfig, book: TaskBook, sender: Sender) -> None:
-        self._config = config
+    Args:
+        control: delays, and what callbacks look like.
+        book: where tasks are kept.
+        courier: takes the callbacks away.
+        faults: what befalls callbacks.
+        jobs: where tasks run.
+    """
+
+    def __init__(self, control: Control, *, book: TaskBook, courier: Courier, faults: Faults, jobs: Jobs) -> None:
+        self._control = control
         self._book = book
-        self._sender = sender
-        self._jobs: set[asyncio.Task[None]] = set()
+        self._courier = courier
+        self._faults = faults
+        self._jobs = jobs
         self._streams: dict[str, asyncio.Task[None]] = {}
 
     def begin(self, task: Task) -> None:
         """Begin to moderate a task that was just accepted."""
-        job = self._spawn(self._moderate_stream(task) if task.kind == "live" else self._moderate_file(task))
+        job = self._jobs.spawn(self._moderate_stream(task) if task.kind == "live" else self._moderate_file(task))
+        job.add_done_callback(lambda _: self._courier.flush(task))
         if task.kind == "live":
             self._streams[task.task_id] = job
             job.add_done_callback(lambda _: self._streams.pop(task.task_id, None))
@@ -53,94 +66,93 @@ class Moderation:
             if job is not None:
                 job.cancel()
 
-    async def stop(self) -> None:
-        """End everything under way, resends too."""
-        while self._jobs:
-            for job in self._jobs:
-                job.cancel()
-            await asyncio.gather(*self._jobs, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        job = asyncio.create_task(work)
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
-        return job
-
     async def _delay(self, task: Task) -> None:
         seconds = task.outcome.delay_seconds
-        if task.outcome.callback != "overtake":
-            await asyncio.sleep(self._config.moderation_delay_seconds if seconds is None else seconds)
+        if task.outcome.callback.kind != "overtake":
+            await asyncio.sleep(self._control.config.moderation_delay_seconds if seconds is None else seconds)
 
     async def _moderate_file(self, task: Task) -> None:
         await self._delay(task)
-        if task.outcome.code is not None:
-            self._fail(task, task.outcome.code)
+        if task.to_fail_with is not None:
+            self._fail(task, task.to_fail_with)
             return
         task.slice_count = DEFAULT_SLICES if task.outcome.slices is None else task.outcome.slices
         self._book.end(task, "finished")
-        self._report(task, envelope(OK, task.data()))
+        self._report(task, OK, first=0)
 
     async def _moderate_stream(self, task: Task) -> None:
         outcome = task.outcome
-        if outcome.code is not None:
+        if task.to_fail_with is not None:
             await self._delay(task)
-            self._fail(task, outcome.code)
+            self._fail(task, task.to_fail_with)
             return
         total = outcome.slices
         if total is None:
             total = MAX_STREAM_SLICES if outcome.end == "never" else DEFAULT_SLICES
-        reported = 0
-        while task.slice_count < total:
-            if task.slice_count or outcome.callback != "overtake":
-                await asyncio.sleep(outcome.interval_seconds)
-            task.slice_count += 1
-            if task.slice_count - reported >= outcome.batch or task.slice_count == total:
-                self._report(task, envelope(OK, task.data(reported)))
-                reported = task.slice_count
+        await self._make_slices(task, total)
         if outcome.end == "break":
-            self._fail(task, UNREACHABLE)
+            self._fail(task, outcome.end_code)
         elif outcome.end == "finish":
             self._book.end(task, "finished")
         if total == 0:
             task.called_back.set()
 
+    async def _make_slices(self, task: Task, total: int) -> None:
+        outcome, reported = task.outcome, 0
+        while task.slice_count < total:
+            if task.slice_count or outcome.callback.kind != "overtake":
+                await asyncio.sleep(outcome.interval_seconds)
+            if outcome.gap is not None and outcome.gap.after == task.slice_count:
+                await asyncio.sleep(outcome.gap.seconds)
+            task.slice_count += 1
+            if task.slice_count - reported >= outcome.batch or task.slice_count == total:
+                self._report(task, OK, first=reported)
+                reported = task.slice_count
+
     def _fail(self, task: Task, code: int) -> None:
         self._book.end(task, "failed", code=code)
-        self._report(task, envelope(code))
+        self._report(task, code)
 
-    def _report(self, task: Task, body: dict[str, Any]) -> None:
-        """Send a callback for a task, if it asked for any."""
-        submission, outcome = task.submission, task.outcome
+    def _report(self, task: Task, code: int, *, first: int | None = None) -> None:
+        """Send a callback for a task, if it asked for any.
+
+        Args:
+            task: what it is about.
+            code: the code in it.
+            first: index of the first slice in it; None for one without `Data`.
+        """
+        submission, outcome, config = task.submission, task.outcome, self._control.config
         if submission.callback is None:
             task.called_back.set()
             return
-        content = content_of(body, outcome.shape or self._config.callback_shape)
+        body = envelope(code, None if first is None else task.data(first))
+        content = content_of(body, outcome.shape or config.callback_shape)
+        drawn = self._drawn_way(task)
         callback = Callback(
             url=submission.callback,
             checksum=checksum(
                 content,
-                uid=self._config.uid,
+                uid=config.uid,
                 seed=f"{submission.seed}_forged" if outcome.forged else submission.seed,
                 crypt_type=submission.crypt_type,
-                sm3_scheme=self._config.sm3_scheme,
+                sm3_scheme=config.sm3_scheme,
             ),
             content=content,
             content_bytes=len(content.encode()),
             task_id=task.task_id,
-            encoding=outcome.encoding or self._config.callback_encoding,
-            lost=outcome.callback in {"lost", "none"},
+            encoding=outcome.encoding or config.callback_encoding,
+            code=code,
+            first_slice=first or 0,
+            slice_count=0 if first is None else task.slice_count - first,
+            way=drawn or outcome.callback,
+            by_chance=drawn is not None,
         )
         task.callbacks.append(callback)
-        self._spawn(self._deliver(task, callback))
+        self._courier.send(task, callback)
 
-    async def _deliver(self, task: Task, callback: Callback) -> None:
-        if not callback.lost:
-            await asyncio.sleep(task.outcome.late_seconds)
-            first = await self._sender.attempt(callback)
-            task.called_back.set()
-            if not first.acknowledged:
-                await self._sender.resend(callback)
-            if task.outcome.callback == "twice":
-                await self._sender.attempt(callback)
-        task.called_back.set()
-        callback.content = ""
+    def _drawn_way(self, task: Task) -> Way | None:
+        """Return a random way for a callback, unless the source asks for one."""
+        if task.outcome.callback != Way():
+            return None
+        probability = task.outcome.faults
+        return self._faults.draw("callback", WAYS, source=task.name, probability=probability, task_id=task.task_id)

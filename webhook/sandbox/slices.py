@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from .magic import RISKS, SILENCE, Outcome
+from .outcomes import RISKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .outcomes import Outcome
 
 Json = dict[str, Any]
 
@@ -27,6 +29,7 @@ PHRASES = (
 )
 RISK_WORDS = ("WordA", "词汇B")
 CUSTOM_WORDS = ("CustomKeyword1", "自定义词2")
+SILENCE = "specified_nontalk"
 SLICE_SECONDS = 10
 DEFAULT_SLICES = 3
 
@@ -36,15 +39,10 @@ def risk_level_of(slices: Iterable[Json]) -> str:
     return max((entry["RiskLevel"] for entry in slices), key=RISKS.index, default="none")
 
 
-def is_silent(outcome: Outcome, index: int) -> bool:
-    """Say whether a slice is silent; a flagged one never is."""
-    return outcome.silence is not None and index >= outcome.flagged_slices and (index + 1) % outcome.silence == 0
-
-
 def slice_at(outcome: Outcome, index: int) -> Json:
     """Return the slice of a file at an index from 0 on, its times in seconds."""
     entry: Json = {"StartTime": index * SLICE_SECONDS, "EndTime": (index + 1) * SLICE_SECONDS}
-    if is_silent(outcome, index):
+    if outcome.is_silent(index):
         silence = _finding(SILENCE, "Silent audio", risk_level="low", index=index)
         return {**entry, "Text": "", "RiskLevel": "low", "Result": [silence]}
     text = PHRASES[index % len(PHRASES)] if outcome.text is None else outcome.text
@@ -63,9 +61,9 @@ def slice_at(outcome: Outcome, index: int) -> Json:
 
 def live_slice_at(outcome: Outcome, index: int, *, started_at: float, url: str) -> Json:
     """Return the slice of a stream at an index: with clock times in milliseconds and a link to its audio."""
-    step = max(1, math.floor(outcome.interval_seconds * 1000))
-    start = math.floor(started_at * 1000) + index * step
-    return {**slice_at(outcome, index), "StartTimestamp": start, "EndTimestamp": start + step, "Url": url}
+    start = math.floor(started_at * 1000) + outcome.starts_after_milliseconds(index)
+    times = {"StartTimestamp": start, "EndTimestamp": start + outcome.step_milliseconds}
+    return {**slice_at(outcome, index), **times, "Url": url}
 
 
 def _finding(label: str, description: str, *, risk_level: str, index: int) -> Json:

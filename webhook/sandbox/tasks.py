@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .callbacks import Callback
-    from .magic import Outcome
+    from .control import Control
+    from .outcomes import Outcome
     from .parameters import Kind, Submission
 
 Json = dict[str, Any]
@@ -30,30 +31,40 @@ class Task:
     """One accepted submission. Its slices are not stored: they follow from outcome and number.
 
     Attributes:
+        name: of the source, as it chose the outcome.
         url: what `Data.Url` shows.
         segments_url: where the slices' audio is, for live tasks.
+        to_fail_with: the code it is going to end with, None where it is going to have a result.
         code: the code it failed with.
+        answers: what its submits, queries and cancellations were answered, and fetches of its slices' audio.
         called_back: set once the first callback was tried, or there was none to send.
     """
 
     task_id: str
     submission: Submission
     outcome: Outcome
+    name: str
     url: str
     segments_url: str
     submitted_at: float
     task_id_in_data: bool
+    to_fail_with: int | None = None
     state: State = "running"
     code: int | None = None
     finished_at: float | None = None
     slice_count: int = 0
     callbacks: list[Callback] = field(default_factory=list)
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     called_back: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def kind(self) -> Kind:
         """Whether it is a file (`audio`) or a stream (`live`)."""
         return self.submission.kind
+
+    def made_at(self, index: int) -> float:
+        """Return when the slice of a stream was made, in seconds since 1970."""
+        return self.submitted_at + self.outcome.starts_after_milliseconds(index) / 1000
 
     def slices(self, first: int = 0) -> list[Json]:
         """Return the slices made so far, from an index on."""
@@ -82,15 +93,15 @@ def new_task_id(kind: Kind) -> str:
 
 
 class TaskBook:
-    """Every task within its lifetime, and which streams are running.
+    """Every task, also those whose results have expired, and which streams are running.
 
     Args:
-        result_ttl_seconds: how long a task is kept after its end.
+        control: how long a result can be queried.
         clock: seconds since 1970.
     """
 
-    def __init__(self, *, result_ttl_seconds: float, clock: Callable[[], float]) -> None:
-        self._result_ttl_seconds = result_ttl_seconds
+    def __init__(self, control: Control, *, clock: Callable[[], float]) -> None:
+        self._control = control
         self._clock = clock
         self._tasks: OrderedDict[str, Task] = OrderedDict()
         self._streams: dict[str, Task] = {}
@@ -126,14 +137,8 @@ class TaskBook:
                 del self._tasks[oldest.task_id]
 
     def find(self, task_id: str) -> Task | None:
-        """Return a task, None where it is unknown or its result has expired."""
-        task = self._tasks.get(task_id)
-        if task is None:
-            return None
-        if task.finished_at is not None and self._clock() - task.finished_at >= self._result_ttl_seconds:
-            del self._tasks[task_id]
-            return None
-        return task
+        """Return a task, however old; None where it is unknown."""
+        return self._tasks.get(task_id)
 
     def get(self, task_id: str, kind: Kind) -> Task:
         """Return a task of a kind.
@@ -142,7 +147,7 @@ class TaskBook:
             Refusal: 401, it is unknown, expired, or of the other kind.
         """
         task = self.find(task_id)
-        if task is None or task.kind != kind:
+        if task is None or task.kind != kind or self._is_expired(task):
             raise Refusal(INVALID, "taskId is unknown or expired")
         return task
 
@@ -150,3 +155,7 @@ class TaskBook:
         """Bring a running task to its end."""
         task.state, task.code, task.finished_at = state, code, self._clock()
         self._streams.pop(task.task_id, None)
+
+    def _is_expired(self, task: Task) -> bool:
+        ended_at = task.finished_at
+        return ended_at is not None and self._control.is_over(self._control.config.result_ttl_seconds, since=ended_at)

@@ -22,7 +22,7 @@ from .magic import marked_source
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from .config import SandboxConfig
+    from .control import Control
 
 BUCKET = "sandbox-uploads"
 # "Audio file size": 500 MB
@@ -90,8 +90,8 @@ class Put:
 class ObjectStore:
     """Issues upload tokens and keeps what is put with them in a temporary directory; `close` it."""
 
-    def __init__(self, config: SandboxConfig, *, clock: Callable[[], float]) -> None:
-        self._config = config
+    def __init__(self, control: Control, *, clock: Callable[[], float]) -> None:
+        self._control = control
         self._clock = clock
         self._directory = tempfile.TemporaryDirectory(prefix="webhook-sandbox-")
         self._tokens: OrderedDict[str, Token] = OrderedDict()
@@ -172,9 +172,10 @@ class ObjectStore:
             known.path.unlink()
 
     def _forget_old(self) -> None:
-        now, total = self._clock(), sum(known.bytes_stored for known in self._objects.values())
+        total = sum(known.bytes_stored for known in self._objects.values())
+        lifetime = self._control.config.upload_ttl_seconds
         for name, known in list(self._objects.items()):
-            if total <= MAX_STORED_BYTES and now - known.stored_at < self._config.upload_ttl_seconds:
+            if total <= MAX_STORED_BYTES and not self._control.is_over(lifetime, since=known.stored_at):
                 break
             total -= known.bytes_stored
             self._drop(name)
