@@ -16,7 +16,7 @@ from tests.clients import AppClient
 from tests.waiting import until
 from webhook import clock
 from webhook.app import create_app
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseError, PlatformRefused
 from webhook.store import keys as key_store
 from webhook.store.keys import StoredAnswer
 from webhook.workers import Worker
@@ -84,6 +84,9 @@ class Platform:
     def cancel(self, *, service: str, platform_task_id: str) -> None:
         assert service == "live_detection_byllm_global"
         self.canceled.append(platform_task_id)
+
+    def query(self, **_: str) -> Any:
+        raise PlatformRefused(code=401, reason="parameter_invalid", message="It is over.")
 
 
 def raise_events(client: AppClient, count: int) -> None:

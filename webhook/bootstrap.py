@@ -22,11 +22,12 @@ from webhook.ingest import Ingest
 from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.store import keys as key_store
+from webhook.services import CATALOGUE
 from webhook.tasks import Tasks
 from webhook.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from webhook.settings import Settings
 
@@ -37,9 +38,14 @@ _OWNER_ONLY = 0o600
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """What every process of the service works with. Make it after a fork."""
+    """What every process of the service works with. Make it after a fork.
+
+    Attributes:
+        services: the platform's services, and the kind of tasks each is for.
+    """
 
     settings: Settings
+    services: Mapping[str, str]
     database: Database
     keyring: Keyring
     ingest: Ingest
@@ -71,6 +77,7 @@ def build(settings: Settings) -> Service:
     tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
     return Service(
         settings=settings,
+        services=CATALOGUE | settings.services,
         database=database,
         keyring=keyring,
         ingest=ingest,

@@ -28,8 +28,12 @@ def _time(time: datetime | None) -> str | None:
     return None if time is None else rfc3339(time)
 
 
-def task_shape(task: Task) -> dict[str, Any]:
-    """Return the contract's Task; seeds and tokens are not in it."""
+def task_shape(task: Task, *, queue_position: int | None = None) -> dict[str, Any]:
+    """Return the contract's Task; seeds and tokens are not in it.
+
+    Args:
+        queue_position: 1 for the next one to be submitted; None where it does not wait, or nobody looked.
+    """
     return {
         "id": task.id,
         "origin": task.origin,
@@ -50,12 +54,16 @@ def task_shape(task: Task) -> dict[str, Any]:
         "created_at": rfc3339(task.created_at),
         "submitted_at": _time(task.submitted_at),
         "finished_at": _time(task.finished_at),
+        "queue_position": queue_position,
     }
 
 
-def stream_shape(task: Task) -> dict[str, Any]:
+def stream_shape(task: Task, *, queue_position: int | None = None) -> dict[str, Any]:
     """Return a task of kind `live` with what only streams have."""
-    return task_shape(task) | {"last_slice_at": _time(task.last_slice_at), "silent_since": _time(task.silent_since)}
+    return task_shape(task, queue_position=queue_position) | {
+        "last_slice_at": _time(task.last_slice_at),
+        "silent_since": _time(task.silent_since),
+    }
 
 
 def verdict_shape(task: Task) -> dict[str, Any]:

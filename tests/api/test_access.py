@@ -26,6 +26,7 @@ OPEN = {"/openapi.json", "/docs", "/livez", "/readyz", "/metrics", "/callbacks/<
 SUBMITTERS = {
     ("POST", "/v1/tasks"),
     ("POST", "/v1/tasks/{task_id}/cancel"),
+    ("POST", "/v1/tasks/{task_id}/refresh"),
     ("POST", "/v1/streams"),
     ("DELETE", "/v1/streams/{task_id}"),
 }

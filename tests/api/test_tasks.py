@@ -33,6 +33,7 @@ QUEUED = {
     "flagged_slice_count": 0,
     "submitted_at": None,
     "finished_at": None,
+    "queue_position": 1,
 }
 
 
@@ -81,7 +82,8 @@ def test_neither_token_nor_seed_is_in_any_answer(client: AppClient, service: Ser
         assert own.seed not in shown
 
 
-def test_a_stream_of_an_active_live_id_is_the_one_that_is_there(client: AppClient) -> None:
+def test_a_stream_of_an_active_live_id_is_the_one_that_is_there(make_service: MakeService) -> None:
+    client = AppClient(create_app(make_service(WEBHOOK_SERVICES="live:live_detection_other")))
     first = client.post("/v1/streams", STREAM)
     assert first.status == 201
     assert first.headers["Location"] == f"/v1/streams/{first.json['id']}"
@@ -246,3 +248,30 @@ def test_a_secret_is_shown_again_to_whoever_repeats_the_request(client: AppClien
 def test_without_a_public_url_a_receiver_s_address_is_the_one_that_was_asked(make_service: MakeService) -> None:
     client = AppClient(create_app(make_service(WEBHOOK_PUBLIC_URL="")))
     assert client.receiver()["callback_url"].startswith("http://localhost/callbacks/")
+
+
+def test_a_service_that_is_not_known_is_refused_and_settings_can_name_more(make_service: MakeService) -> None:
+    plain = AppClient(create_app(make_service()))
+    for path, body in (("/v1/tasks", TASK), ("/v1/streams", STREAM)):
+        for service in ("nonsense", "audio_new" if path == "/v1/tasks" else "live_new"):
+            assert plain.post(path, {**body, "service": service}).fields == ["service"]
+    wider = AppClient(create_app(make_service(WEBHOOK_SERVICES="audio:audio_new,live:live_new")))
+    assert wider.made("/v1/tasks", {**TASK, "service": "audio_new"})["service"] == "audio_new"
+    assert wider.made("/v1/streams", {**STREAM, "service": "live_new"})["service"] == "live_new"
+    assert wider.post("/v1/tasks", {**TASK, "service": "live_new"}).fields == ["service"]
+
+
+def test_waiting_tasks_show_their_place_with_streams_ahead(client: AppClient) -> None:
+    file = client.made("/v1/tasks", TASK)
+    stream = client.made("/v1/streams", {**STREAM, "live_id": "ahead"})
+    assert (file["queue_position"], stream["queue_position"]) == (1, 1)
+    shown = {task["id"]: task["queue_position"] for task in client.items("/v1/tasks")}
+    assert shown == {stream["id"]: 1, file["id"]: 2}
+    client.delete(f"/v1/streams/{stream['id']}")
+    assert client.shown(f"/v1/streams/{stream['id']}")["queue_position"] is None
+
+
+def test_a_task_that_the_platform_has_not_taken_cannot_be_refreshed(client: AppClient) -> None:
+    task = client.made("/v1/tasks", TASK)
+    assert client.post(f"/v1/tasks/{task['id']}/refresh").status == 409
+    assert client.post("/v1/tasks/task_0/refresh").status == 404

@@ -6,7 +6,6 @@ asked again when the database changes.
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,20 @@ from werkzeug.exceptions import HTTPException
 
 from webhook.api import callbacks, events, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.docs import PAGE
-from webhook.api.routing import JSON, PROBLEM, Answer, RawRequest, Route, TooLarge, authenticate, problem, respond
+from webhook.api.routing import (
+    FORM,
+    JSON,
+    PROBLEM,
+    Answer,
+    RawRequest,
+    Route,
+    TooLarge,
+    admit,
+    authenticate,
+    problem,
+    respond,
+)
+from webhook.api.uploads import read_upload
 from webhook.bodies import read_body
 from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, RequestError, ServiceError
 from webhook.threads import in_thread
@@ -28,6 +40,7 @@ from webhook.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Changes
     from webhook.metrics import Metrics
@@ -47,12 +60,6 @@ _LOOK_SECONDS = 0.02
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
-@functools.cache
-def _openapi() -> bytes:
-    """Return the description, made when it is first asked for: it takes a tenth of a second."""
-    return msgspec.json.encode(openapi.document(ROUTES))
-
-
 class Api:
     """The API of one web process. Make it after the fork.
 
@@ -65,6 +72,7 @@ class Api:
         self._service = service
         self._metrics = metrics
         self._news = News(service)
+        self._description = b""
 
     def register(self, app: Flask) -> None:
         """Put all routes on an application."""
@@ -77,7 +85,7 @@ class Api:
                 provide_automatic_options=False,
             )
         for path, view in (
-            ("/openapi.json", lambda: Response(in_thread(_openapi), content_type=JSON)),
+            ("/openapi.json", lambda: Response(in_thread(self._openapi), content_type=JSON)),
             ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8")),
             ("/livez", lambda: _json(200, {"status": "ok"})),
             ("/readyz", self._readiness),
@@ -89,8 +97,10 @@ class Api:
 
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
+            upload: Upload | None = None
             try:
-                answer = self._answer(route, self._raw(path))
+                upload = self._upload(route)
+                answer = self._answer(route, self._raw(path, upload))
                 response = _json(answer.status, answer.body, answer.headers)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
@@ -98,20 +108,34 @@ class Api:
                 response = _problem(RequestError(str(error)))
             except RequestError as error:
                 response = _problem(error)
+            except UnicodeDecodeError:
+                response = _problem(RequestError("The URL is not UTF-8."))
             except ServiceError as error:
                 response = _unavailable(error)
+            finally:
+                if upload is not None and upload.path is not None:
+                    upload.path.unlink(missing_ok=True)  # unless it has become a task's
             self._metrics.requests.labels(f"{route.method} {route.path}", str(response.status_code)).inc()
             return response
 
         return view
 
-    def _raw(self, path: dict[str, str]) -> RawRequest:
+    def _upload(self, route: Route) -> Upload | None:
+        """Read a form with a file, of a client that may send one; None where the body is something else."""
+        if route.form is None or request.mimetype != FORM:
+            return None
+        in_thread(admit, self._service, route, request.headers.get("Authorization", ""))
+        return read_upload(request, uploads=self._service.uploads, limit=self._service.settings.upload_limit)
+
+    def _raw(self, path: dict[str, str], upload: Upload | None) -> RawRequest:
+        limit = self._service.settings.request_body_limit
         return RawRequest(
             path=path,
             arguments=tuple(request.args.items(multi=True)),
             authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
-            body=read_body(request, limit=self._service.settings.request_body_limit),
+            body=b"" if upload else read_body(request, limit=limit),
+            upload=upload,
             idempotency_key=request.headers.get("Idempotency-Key"),
             prefer=",".join(request.headers.getlist("Prefer")),
             base_url=request.host_url.rstrip("/"),
@@ -145,6 +169,12 @@ class Api:
         body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
         headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
         return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
+
+    def _openapi(self) -> bytes:
+        """Return the description, made when it is first asked for: it takes a tenth of a second."""
+        if not self._description:
+            self._description = msgspec.json.encode(openapi.document(ROUTES, services=self._service.services))
+        return self._description
 
     def _readiness(self) -> Response:
         ready, body = in_thread(health.readiness, self._service)

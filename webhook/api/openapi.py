@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic.json_schema import models_json_schema
 
 import webhook
-from webhook.api.routing import JSON, LONGEST_KEY, PROBLEM, Route
-from webhook.api.schemas.base import ProblemOut
+from webhook.api.routing import FORM, JSON, LONGEST_KEY, PROBLEM, Route
+from webhook.api.schemas.base import SERVICE_OF, ProblemOut
+from webhook.uploads import EXTENSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pydantic import BaseModel
     from pydantic.json_schema import JsonSchemaMode
@@ -29,15 +30,32 @@ _PROBLEMS = {
     503: "Our own trouble: try again later.",
 }
 _SUCCESSES = {200: "OK", 201: "Created", 202: "Accepted", 204: "Done"}
+_FILE_PART = {
+    "headers": {
+        "Content-Disposition": {
+            "description": f"The file's name ends in one of {', '.join(EXTENSIONS)}.",
+            "schema": {"type": "string"},
+            "example": 'form-data; name="file"; filename="recording.mp3"',
+        }
+    }
+}
 _REFERENCES = "#/components/schemas/{model}"
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes."""
+def document(routes: Sequence[Route], *, services: Mapping[str, str]) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these routes.
+
+    Args:
+        services: the platform's services by name, and the kind of tasks each is for.
+    """
     schemas, definitions = models_json_schema(
         [*_models(routes), (ProblemOut, "serialization")],
         ref_template=_REFERENCES,
     )
+    for definition in definitions["$defs"].values():
+        for field in definition.get("properties", {}).values():
+            if kind := field.pop(SERVICE_OF, None):
+                field["enum"] = sorted(name for name, known in services.items() if known == kind)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -63,6 +81,8 @@ def _models(routes: Iterable[Route]) -> list[tuple[type[BaseModel], JsonSchemaMo
     for route in routes:
         if route.body is not None:
             found[route.body, "validation"] = None
+        if route.form is not None:
+            found[route.form, "validation"] = None
         if route.query is not None:
             found[route.query, "validation"] = None
         for model in route.answers.values():
@@ -83,9 +103,16 @@ def _operation(route: Route, schemas: Any) -> dict[str, Any]:
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {JSON: {"schema": schemas[route.body, "validation"]}},
+            "content": _contents(route, schemas),
         }
     return operation
+
+
+def _contents(route: Route, schemas: Any) -> dict[str, Any]:
+    contents = {JSON: {"schema": schemas[route.body, "validation"]}}
+    if route.form is not None:
+        contents[FORM] = {"schema": schemas[route.form, "validation"], "encoding": {"file": _FILE_PART}}
+    return contents
 
 
 def _description(route: Route) -> str:

@@ -25,12 +25,14 @@ from webhook.store.keys import StoredAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
 
 KEEP_ANSWERS = timedelta(hours=24)
 LONGEST_KEY = 255  # characters of an Idempotency-Key
 JSON = "application/json"
+FORM = "multipart/form-data"
 PROBLEM = "application/problem+json"
 
 
@@ -63,6 +65,7 @@ class Request:
     path: Mapping[str, str]
     query: Any
     body: Any
+    upload: Upload | None
     prefer_wait_seconds: float
     base_url: str
 
@@ -91,6 +94,7 @@ class Route:
     Attributes:
         path: with `{names}`.
         query, body: schemas of what comes in; None takes nothing.
+        form: schema of a multipart form with a file, which is taken in place of the body.
         call: runs inside one transaction; a GET's only reads.
         answers: status to the schema of its body, None for an empty one.
         errors: statuses of problem documents, beside those that follow from the rest of the row.
@@ -105,6 +109,7 @@ class Route:
     call: Callable[[Request, Session], Answer]
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
+    form: type[BaseModel] | None = None
     answers: Mapping[int, type[BaseModel] | None]
     errors: tuple[int, ...] = ()
     creates: bool = False
@@ -114,16 +119,25 @@ class Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RawRequest:
-    """A request as it came, read by the web server's side."""
+    """A request as it came, read by the web server's side.
+
+    Attributes:
+        body: what was read of it, empty where it is a form with a file.
+    """
 
     path: Mapping[str, str]
     arguments: tuple[tuple[str, str], ...]
     authorization: str
     content_type: str
     body: bytes
+    upload: Upload | None
     idempotency_key: str | None
     prefer: str
     base_url: str
+
+    def digest(self) -> bytes:
+        """Return what tells whether another request asks for the same."""
+        return hashlib.sha256(self.body).digest() if self.upload is None else self.upload.digest
 
 
 def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
@@ -133,15 +147,14 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
         RequestError: the request cannot be met.
         DatabaseError: our own trouble.
     """
-    client = authenticate(service, raw.authorization)
-    if client.role < route.role:
-        raise Forbidden(f"This needs the role {route.role.name.lower()}.")
+    client = admit(service, route, raw.authorization)
     request = Request(
         service=service,
         client=client,
         path=raw.path,
         query=_query(route, raw.arguments),
         body=_body(route, raw),
+        upload=raw.upload,
         prefer_wait_seconds=_prefer_wait(raw.prefer) if route.waits else 0,
         base_url=raw.base_url,
     )
@@ -152,6 +165,18 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
         if route.creates and raw.idempotency_key is not None:
             return _once(session, route, request=request, raw=raw)
         return route.call(request, session)
+
+
+def admit(service: Service, route: Route, authorization: str) -> Client:
+    """Return who asks, if a route is for them.
+
+    Raises:
+        Unauthorized, Forbidden: it is not.
+    """
+    client = authenticate(service, authorization)
+    if client.role < route.role:
+        raise Forbidden(f"This needs the role {route.role.name.lower()}.")
+    return client
 
 
 def authenticate(service: Service, authorization: str) -> Client:
@@ -187,6 +212,9 @@ def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:
 
 
 def _body(route: Route, raw: RawRequest) -> Any:
+    if raw.upload is not None and route.form is not None:
+        fields: dict[str, Any] = dict(raw.upload.fields)
+        return _validated(route.form, fields | ({"file": raw.upload.name} if raw.upload.path else {}))
     if route.body is None:
         return None
     if media_type(raw.content_type) != JSON:
@@ -248,7 +276,7 @@ def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) 
     keyring = request.service.keyring
     route_name = f"{route.method} {route.path}"
     place = {"table": "idempotency_keys", "column": "body", "row": f"{request.client.id}|{route_name}|{key}"}
-    digest = hashlib.sha256(raw.body).digest()
+    digest = raw.digest()
     now = clock.now()
     stored = key_store.stored_answer(
         session, client=request.client.id, route=route_name, key=key, since=now - KEEP_ANSWERS

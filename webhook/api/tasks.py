@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from webhook.api.routing import Answer, Request, Role, Route
 from webhook.api.schemas import tasks as schemas
 from webhook.clock import from_microseconds, to_microseconds
-from webhook.errors import NotFound
+from webhook.errors import Invalid, NotFound
 from webhook.shapes import stream_shape, task_shape
 from webhook.store import tasks as task_store
 from webhook.store.tasks import ACTIVE_STATES, Task, TaskQuery
@@ -45,6 +45,18 @@ def page_of_tasks(session: Session, query: TaskQuery, shape: Callable[[Task], di
     return Answer(body={"items": [shape(task) for task in found], "next_cursor": cursor})
 
 
+def _placed(session: Session, shape: Callable[..., dict[str, Any]]) -> Callable[[Task], dict[str, Any]]:
+    """Return a shape that shows a waiting task's place; the queue is read once, and only where one waits."""
+    places: dict[str, int] = {}
+
+    def placed(task: Task) -> dict[str, Any]:
+        if task.state == "queued" and not places:
+            places.update((task_id, place) for place, task_id in enumerate(task_store.queue(session), 1))
+        return shape(task, queue_position=places.get(task.id))
+
+    return placed
+
+
 def after_cursor(cursor: str | None) -> tuple[datetime, str] | None:
     """Return the time and id that a cursor of tasks stands for."""
     if cursor is None:
@@ -54,24 +66,37 @@ def after_cursor(cursor: str | None) -> tuple[datetime, str] | None:
 
 
 def _create(request: Request, session: Session) -> Answer:
-    body: schemas.TaskIn = request.body
-    source: dict[str, Any] = {"url": body.url} if body.oss is None else {"oss": body.oss.model_dump()}
+    body: schemas.TaskIn | schemas.UploadIn = request.body
+    upload = request.upload
+    source: dict[str, Any]
+    if isinstance(body, schemas.UploadIn):
+        source = {"file": {"name": upload.name, "size": upload.size}} if upload else {}
+    else:
+        source = {"url": body.url} if body.oss is None else {"oss": body.oss.model_dump()}
+    _check_service(request, body.service, kind="audio")
     task, _ = request.service.tasks.submit(
         session,
         NewTask(
             kind="audio",
             service=body.service,
             source=source,
-            data_id=body.data_id,
-            referer=body.referer,
+            file=upload.path if upload else None,
+            data_id=body.data_id or None,
+            referer=body.referer or None,
             crypt_type=body.crypt_type,
         ),
     )
-    return _made(request, task, path=f"/v1/tasks/{task.id}", shape=task_shape, status=201)
+    return _made(request, session, task, path=f"/v1/tasks/{task.id}", shape=task_shape, status=201)
+
+
+def _check_service(request: Request, name: str, *, kind: str) -> None:
+    if request.service.services.get(name) != kind:
+        raise Invalid(("service", f"is no {kind} service that is known; WEBHOOK_SERVICES can name more"))
 
 
 def _register(request: Request, session: Session) -> Answer:
     body: schemas.StreamIn = request.body
+    _check_service(request, body.service, kind="live")
     task, new = request.service.tasks.submit(
         session,
         NewTask(
@@ -84,19 +109,27 @@ def _register(request: Request, session: Session) -> Answer:
             crypt_type=body.crypt_type,
         ),
     )
-    return _made(request, task, path=f"/v1/streams/{task.id}", shape=stream_shape, status=201 if new else 200)
+    return _made(request, session, task, path=f"/v1/streams/{task.id}", shape=stream_shape, status=201 if new else 200)
 
 
-def _made(request: Request, task: Task, *, path: str, shape: Callable[[Task], dict[str, Any]], status: int) -> Answer:
+def _made(
+    request: Request,
+    session: Session,
+    task: Task,
+    *,
+    path: str,
+    shape: Callable[..., dict[str, Any]],
+    status: int,
+) -> Answer:
     """Answer with a task; where the client prefers to wait, with the state after the platform's word."""
 
-    def again(session: Session) -> Answer:
-        return _made(request, found_task(session, task.id), path=path, shape=shape, status=status)
+    def again(later: Session) -> Answer:
+        return _made(request, later, found_task(later, task.id), path=path, shape=shape, status=status)
 
     waits = task.state == "queued"
     return Answer(
         status=status,
-        body=shape(task),
+        body=_placed(session, shape)(task),
         headers={"Location": path},
         wait_seconds=request.prefer_wait_seconds if waits else 0,
         again=again if waits else None,
@@ -117,7 +150,7 @@ def _list_tasks(request: Request, session: Session) -> Answer:
             after=after_cursor(query.cursor),
             limit=query.limit,
         ),
-        task_shape,
+        _placed(session, task_shape),
     )
 
 
@@ -140,16 +173,21 @@ def _list_streams(request: Request, session: Session) -> Answer:
             after=after_cursor(query.cursor),
             limit=query.limit,
         ),
-        stream_shape,
+        _placed(session, stream_shape),
     )
 
 
 def _show_task(request: Request, session: Session) -> Answer:
-    return Answer(body=task_shape(found_task(session, request.path["task_id"])))
+    return Answer(body=_placed(session, task_shape)(found_task(session, request.path["task_id"])))
 
 
 def _show_stream(request: Request, session: Session) -> Answer:
-    return Answer(body=stream_shape(found_task(session, request.path["task_id"], kind="live")))
+    return Answer(body=_placed(session, stream_shape)(found_task(session, request.path["task_id"], kind="live")))
+
+
+def _refresh(request: Request, session: Session) -> Answer:
+    task = found_task(session, request.path["task_id"])
+    return Answer(status=202, body=task_shape(request.service.tasks.refresh(session, task)))
 
 
 def _cancel_task(request: Request, session: Session) -> Answer:
@@ -173,6 +211,7 @@ ROUTES = (
         summary="Submit an audio file",
         call=_create,
         body=schemas.TaskIn,
+        form=schemas.UploadIn,
         answers={201: schemas.TaskOut},
         creates=True,
         waits=True,
@@ -195,6 +234,16 @@ ROUTES = (
         summary="Show a task",
         call=_show_task,
         answers={200: schemas.TaskOut},
+    ),
+    Route(
+        method="POST",
+        path="/v1/tasks/{task_id}/refresh",
+        tag="Tasks",
+        role=Role.SUBMITTER,
+        summary="Ask the platform for a task now",
+        call=_refresh,
+        answers={202: schemas.TaskOut},
+        errors=(409,),
     ),
     Route(
         method="POST",

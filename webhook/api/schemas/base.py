@@ -47,6 +47,9 @@ def _text(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})]
 Service = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+SERVICE_OF = "x-service-of"  # which services there are depends on settings: the document names them in its place
+AudioService = Annotated[str, Field(json_schema_extra={SERVICE_OF: "audio"})]
+LiveService = Annotated[str, Field(json_schema_extra={SERVICE_OF: "live"})]
 CryptType = Literal["SHA256", "SM3"]
 Kind = Literal["audio", "live"]
 State = Literal["queued", "processing", "completed", "failed", "canceled", "expired"]

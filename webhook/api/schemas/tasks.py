@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from webhook.api.schemas.base import CryptType, In, Kind, Out, Service, State, Text, Time
+from webhook import services
+from webhook.api.schemas.base import AudioService, CryptType, In, Kind, LiveService, Out, State, Text, Time
 from webhook.api.schemas.lists import Limit, Page, TaskCursor
 from webhook.api.schemas.urls import FileUrl, StreamUrl
 
@@ -40,7 +41,7 @@ class TaskIn(In):
 
     url: FileUrl | None = None
     oss: Oss | None = None
-    service: Service = "audio_detection_byllm_global"
+    service: AudioService = services.DEFAULTS["audio"]
     data_id: DataId | None = None
     referer: Referer | None = None
     crypt_type: CryptType = "SHA256"
@@ -52,12 +53,31 @@ class TaskIn(In):
         return self
 
 
+def _empty_is_none(schema: dict[str, Any]) -> None:
+    """Leave out the defaults that stand for none: no value of the field looks like them."""
+    for field in schema["properties"].values():
+        if field.get("default") == "":
+            del field["default"]
+
+
+class UploadIn(In):
+    """A file to be moderated, sent along in a form; its name's extension says what it is."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_empty_is_none)
+
+    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    service: AudioService = services.DEFAULTS["audio"]
+    data_id: DataId = ""
+    referer: Referer = ""
+    crypt_type: CryptType = "SHA256"
+
+
 class StreamIn(In):
     """A live stream to be moderated."""
 
     url: StreamUrl
     live_id: Annotated[Text, Field(min_length=1, max_length=128)]
-    service: Service = "live_detection_byllm_global"
+    service: LiveService = services.DEFAULTS["live"]
     data_id: DataId | None = None
     referer: Referer | None = None
     crypt_type: CryptType = "SHA256"
@@ -119,6 +139,7 @@ class TaskOut(Out):
     created_at: datetime
     submitted_at: datetime | None
     finished_at: datetime | None
+    queue_position: int | None
 
 
 class StreamOut(TaskOut):
