@@ -32,6 +32,7 @@ BUSY = PlatformBusy(code=403, reason="rate_limited", message="Slower.")
 LOST = OutcomeUnknown(code=None, reason="submit_outcome_unknown", message="Lost.")
 
 
+ROOM = Room(submits=10, uploads=10, queries=10)
 UNKNOWN = PlatformRefused(code=401, reason="parameter_invalid", message="Unknown.")
 RUNNING = Result(
     code=280, task_id=None, live_id=None, data_id=None, url=None, risk_level=None, slices=(), has_data=False
@@ -119,7 +120,7 @@ class Bench:
 
     def claim(self) -> list[Call]:
         with self.service.database.transaction() as session:
-            return self.calls.claim(session, room=Room(submits=10, uploads=10, queries=10)).calls
+            return self.calls.claim(session, room=ROOM).calls
 
     def carry_out(self, client: Any, call: Call) -> None:
         self.calls.carry_out(self.service.database.transaction, client, call=call)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests import signed
-from tests.calling import BUSY, FILE, LOST, REFUSED, RUNNING, STREAM, UNKNOWN, Bench, Client
+from tests.calling import BUSY, FILE, LOST, REFUSED, ROOM, RUNNING, STREAM, UNKNOWN, Bench, Client
 from webhook import limits, payloads, streams
 from webhook.calls import UPLOAD_LEASE
 from webhook.errors import Conflict, PlatformBusy, PlatformRefused
@@ -213,6 +213,30 @@ def test_a_closed_limit_uses_up_no_attempt_and_keeps_the_places(bench: Bench) ->
     bench.work(client)
     bench.work(client)
     assert bench.task(first).platform_task_id == "p1"
+
+
+def test_a_stop_is_probed_at_no_cost_where_nothing_waits_to_be_submitted(bench: Bench) -> None:
+    task = bench.submit(STREAM)
+    bench.work(Client(NOT_AUTHORIZED))
+    bench.cancel(task)
+    client: Any = Client()
+    probes: list[str] = []
+
+    def probe(*, service: str) -> None:
+        probes.append(service)
+        if len(probes) == 1:
+            raise NOT_AUTHORIZED
+
+    client.probe = probe
+    for expected in (1, 2, 2):
+        bench.clock.advance(minutes=15)
+        with bench.service.database.transaction() as session:
+            claimed = bench.calls.claim(session, room=ROOM)
+            again = bench.calls.claim(session, room=ROOM)
+        assert not again.probe, "one at a time"
+        if claimed.probe:
+            bench.calls.probe(bench.service.database.transaction, client)
+        assert len(probes) == expected
 
 
 def test_too_fast_slows_all_down(bench: Bench) -> None:

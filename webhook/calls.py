@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import backoff, clock, codes, limits
+from webhook import backoff, clock, codes, limits, services
 from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformError, PlatformRefused
 from webhook.ingest import Report
 from webhook.platform_client import CALL_TIMEOUT_SECONDS
@@ -98,9 +98,15 @@ class Room(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What was claimed, and when a limit lets more through; None where none stood in the way."""
+    """What was claimed.
+
+    Attributes:
+        probe: whether it is to be tried if submissions pass again, of which there is none to try it with.
+        again_at: when a limit lets more through; None where none stood in the way.
+    """
 
     calls: list[Call]
+    probe: bool
     again_at: datetime | None
 
 
@@ -167,7 +173,10 @@ class Calls:
         task_store.lease_tasks(session, uploads, lease=lease, lease_until=now + UPLOAD_LEASE, **forgotten)
         calls = [Call(task=task, step=Step.UPLOAD, lease=lease) for task in uploads]
         calls += [Call(task=task, step=_step(task), lease=lease) for task in (*submits, *later)]
-        return Claimed(calls=calls, again_at=min(filter(None, (wait_submit, wait_query)), default=None))
+        probe = not submits and limits.trial_due(session, limits.SUBMITS, now=now)
+        if probe:
+            limits.begin_trial(session, limits.SUBMITS, now=now)
+        return Claimed(calls=calls, probe=probe, again_at=min(filter(None, (wait_submit, wait_query)), default=None))
 
     def _due_submits(self, session: Session, *, room: int, now: datetime) -> tuple[list[Task], datetime | None]:
         room_for_streams = min(room, self._pace.running_streams - task_store.running_streams(session, now=now))
@@ -205,6 +214,23 @@ class Calls:
             return [], None
         granted, wait = limits.admit(session, name, wanted=len(due), per_second=per_second, now=now)
         return due[:granted], wait
+
+    def has_due(self, session: Session) -> bool:
+        """Return whether there is anything to claim."""
+        now = self._now()
+        return task_store.has_due(session, now=now) or limits.trial_due(session, limits.SUBMITS, now=now)
+
+    def probe(self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient) -> None:
+        """Find out, at no cost, whether the platform lets the account in again."""
+        try:
+            client.probe(service=services.DEFAULTS["audio"])
+        except PlatformError as error:
+            with transaction() as session:
+                reason = error.reason if error.reason in limits.PAUSES else "platform_unreachable"
+                limits.close(session, limits.SUBMITS, reason=reason, now=self._now(), dice=self._dice)
+        else:
+            with transaction() as session:
+                limits.reopen(session, limits.SUBMITS)
 
     def carry_out(
         self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient, *, call: Call

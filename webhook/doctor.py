@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from webhook import bootstrap, clock, deliveries, logs, processes, services, signatures
+from webhook import bootstrap, clock, codes, deliveries, logs, processes, services, signatures
 from webhook import settings as settings_module
 from webhook.crypto import Keyring
 from webhook.db import Database
@@ -35,6 +35,7 @@ from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
+from webhook.store import limits as limit_store
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
 from webhook.store.tasks import TaskQuery
@@ -129,6 +130,7 @@ def examine(environ: Mapping[str, str]) -> list[Check]:
             _uid(settings),
             _credentials(settings, database if usable else None),
             *_platform(settings, environ),
+            *(_limits(database) if usable else ()),
             _api_keys(settings, database if usable else None),
             _sm3(),
             *(_contents(database) if usable else ()),
@@ -331,6 +333,23 @@ def _platform(settings: Settings, environ: Mapping[str, str]) -> Iterator[Check]
         yield _wrong("platform", f"{settings.platform_endpoint}: {error.message}{code}{time}")
     else:
         yield _ok("platform", f"{settings.platform_endpoint} accepts our signature.")
+
+
+_UNREACHABLE = "Check the network and WEBHOOK_PLATFORM_ENDPOINT."
+
+
+def _limits(database: Database) -> Iterator[Check]:
+    """Check that the platform turned nothing away lately."""
+    with database.read() as session:
+        found = [each for each in limit_store.all_limits(session) if each.reason is not None]
+    for limit in found:
+        mend = next((row.message for row in codes.CODES.values() if row.reason == limit.reason), _UNREACHABLE)
+        until = "" if limit.closed_until is None else f" It is tried again at {clock.rfc3339(limit.closed_until)}."
+        finding = f"They wait ({limit.reason}, {limit.closed_count} times in a row).{until}"
+        stopped = _wrong if limit.reason == "not_authorized" else _warning
+        yield stopped(
+            limit.name, finding, mend=row.message if row else "Check the network and WEBHOOK_PLATFORM_ENDPOINT."
+        )
 
 
 def _api_keys(settings: Settings, database: Database | None) -> Check:

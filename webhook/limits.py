@@ -63,6 +63,12 @@ def admit(session: Session, name: str, *, wanted: int, per_second: int, now: dat
     return granted, None if granted == wanted else spent + (granted + 1 - burst) * each
 
 
+def trial_due(session: Session, name: str, *, now: datetime) -> bool:
+    """Return whether a limit was closed, and may be tried again."""
+    found = limit_store.limit(session, name)
+    return found.reason is not None and (found.closed_until is None or found.closed_until <= now)
+
+
 def begin_trial(session: Session, name: str, *, now: datetime) -> None:
     """Note of a limit that was closed that one call tries it: no other does until that one is settled."""
     found = limit_store.limit(session, name)

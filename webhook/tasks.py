@@ -136,8 +136,8 @@ class Tasks:
     def finish(self, session: Session, task: Task, *, state: str, **values: Any) -> None:
         """Bring a task to its end, with the events that tell of it."""
         now = self._now()
-        ended: dict[str, Any] = {"state": state, "finished_at": now, "updated_at": now, "next_attempt_at": None, "upload_size": None}
-        task_store.update_task(session, task.id, **ended, **RELEASED, **values)
+        ended: dict[str, Any] = {"state": state, "finished_at": now, "updated_at": now, "next_attempt_at": None}
+        task_store.update_task(session, task.id, **ended, **values, **RELEASED, upload_size=None)
         after = task_store.task(session, task.id) or task
         told = [self._ingest.task_event(f"task.{state}", after), *self._ingest.ended(after)]
         event_store.insert_events(session, told)

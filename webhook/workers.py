@@ -246,7 +246,9 @@ class Worker:
         for call in claimed.calls:
             self._calling[_LANES[call.step]] += 1
             self._spawn(self._calls, self._call(self._client, call))
-        if len(claimed.calls) > 0 and claimed.again_at is None:
+        if claimed.probe:
+            self._spawn(self._calls, self._probe(self._client))
+        if claimed.calls and claimed.again_at is None:
             self._call_now.set()  # there may be more than was looked for at once
 
     async def _wait_for_calls(self) -> None:
@@ -260,7 +262,7 @@ class Worker:
 
     def _has_calls(self) -> bool:
         with self._service.database.read() as session:
-            return task_store.has_due(session, now=clock.now())
+            return self._service.calls.has_due(session)
 
     def _claim_calls(self, room: Room) -> Claimed:
         with self._service.database.transaction() as session:
@@ -278,6 +280,12 @@ class Worker:
             log.exception("A call of the platform failed.", task=call.task.id)
         finally:
             self._calling[_LANES[call.step]] -= 1
+        self._wake()
+
+    async def _probe(self, client: PlatformClient) -> None:
+        await asyncio.get_running_loop().run_in_executor(
+            self._platform_threads, self._service.calls.probe, self._service.database.transaction, client
+        )
         self._wake()
 
     async def _watch_streams(self) -> None:

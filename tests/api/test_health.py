@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.clients import NO_KEY, AppClient
 from tests.signed import content, form, piece
-from webhook import clock
+from webhook import clock, limits
 from webhook.app import create_app
 from webhook.store import keys as key_store
 
@@ -42,6 +42,16 @@ def test_readiness_names_each_dependency(client: AppClient, service: Service) ->
             "verification": "ok",
         },
     }
+
+
+def test_submissions_that_wait_are_named_and_callbacks_are_taken_all_the_same(
+    client: AppClient, service: Service
+) -> None:
+    with service.database.transaction() as session:
+        limits.close(session, limits.SUBMITS, reason="not_authorized", now=clock.now(), dice=lambda: 0.5)
+    reply = client.get("/readyz", key=NO_KEY)
+    assert (reply.status, reply.json["dependencies"]["platform"]) == (200, "submissions wait: not_authorized")
+    assert b'webhook_limit_closed{limit="submits"} 1.0' in client.get("/metrics", key=NO_KEY).body
 
 
 def test_a_worker_that_is_not_heard_of_is_named_and_callbacks_are_taken_all_the_same(

@@ -8,13 +8,14 @@ from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from webhook import clock
+from webhook import clock, limits
 from webhook.deliveries import CURSOR
 from webhook.errors import DatabaseError
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
+from webhook.store import limits as limit_store
 from webhook.store import tasks as task_store
 
 if TYPE_CHECKING:
@@ -31,24 +32,28 @@ def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
     """Return whether callbacks can be taken, and the state of each dependency."""
     settings = service.settings
     worker = "unknown"
+    stopped = None
     try:
         if service.database.trouble is not None:  # can it be written again?
             with service.database.transaction() as session:
                 key_store.beat(session, _WEB, now=clock.now())
         with service.database.read() as session:
             beat = key_store.last_beat(session, key_store.WORKER)
+            stopped = limit_store.limit(session, limits.SUBMITS).reason
         database = "ok"
         alive = beat is not None and clock.now() - beat < key_store.HEARTBEAT * _MISSED_BEATS
         worker = "ok" if alive else "no sign of life"
     except DatabaseError:
         database = "unavailable"
-    configured = settings.access_key_id is not None and settings.access_key_secret is not None
+    platform = "configured" if settings.access_key_id and settings.access_key_secret else "no credentials"
+    if stopped is not None:  # callbacks are taken all the same
+        platform = f"submissions wait: {stopped}"
     body = {
         "status": "ready" if database == "ok" else "not ready",
         "dependencies": {
             "database": database,
             "worker": worker,
-            "platform": "configured" if configured else "no credentials",
+            "platform": platform,
             "verification": "ok" if settings.platform_uid else "WEBHOOK_PLATFORM_UID is not set",
         },
     }
@@ -90,10 +95,12 @@ class _Gauges(Collector):
             pending = delivery_store.count_pending(session)
             behind = event_store.behind(session, CURSOR)
             beat = key_store.last_beat(session, key_store.WORKER)
+            closed = {each.name: int(each.reason is not None) for each in limit_store.all_limits(session)}
         yield _gauge("webhook_tasks", "Tasks that are not over, by state.", "state", tasks)
         yield _gauge("webhook_callbacks_kept", "Callbacks kept that are not results, by state.", "state", kept)
         yield _gauge("webhook_deliveries_pending", "Deliveries owed, by subscription.", "subscription", pending)
         yield _gauge("webhook_events_behind", "Events that were not fanned out yet.", None, {"": behind})
+        yield _gauge("webhook_limit_closed", "Whether the platform turns calls away, by limit.", "limit", closed)
         age = (clock.now() - beat).total_seconds() if beat else float("nan")
         yield _gauge("webhook_worker_beat_age_seconds", "Since the worker's last sign of life.", None, {"": age})
 

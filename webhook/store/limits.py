@@ -38,6 +38,11 @@ def limit(session: Session, name: str) -> Limit:
     return Limit(name=name) if row is None else Limit(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
 
 
+def all_limits(session: Session) -> list[Limit]:
+    """Return the limits of which something was noted."""
+    return [Limit(**row._mapping) for row in session.execute(sa.select(limits).order_by(limits.c.name))]  # noqa: SLF001
+
+
 def save_limit(session: Session, changed: Limit) -> None:
     """Note a limit as it is now."""
     values = msgspec.structs.asdict(changed)
