@@ -347,9 +347,7 @@ def _limits(database: Database) -> Iterator[Check]:
         until = "" if limit.closed_until is None else f" It is tried again at {clock.rfc3339(limit.closed_until)}."
         finding = f"They wait ({limit.reason}, {limit.closed_count} times in a row).{until}"
         stopped = _wrong if limit.reason == "not_authorized" else _warning
-        yield stopped(
-            limit.name, finding, mend=row.message if row else "Check the network and WEBHOOK_PLATFORM_ENDPOINT."
-        )
+        yield stopped(limit.name, finding, mend=mend)
 
 
 def _api_keys(settings: Settings, database: Database | None) -> Check:
