@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 FORM = "application/x-www-form-urlencoded"
 ADMIN_KEY = "admin-key-of-the-tests-0123456789"
 NO_KEY = ""
+BOUNDARY = "a-boundary"
+
+Part = tuple[str, str | None, bytes]  # name, file name, value
+
+
+def multipart(*parts: Part) -> bytes:
+    """Return a form of these parts."""
+    pieces = []
+    for name, file_name, value in parts:
+        named = "" if file_name is None else f'; filename="{file_name}"'
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
+        pieces.append(head.encode() + value + b"\r\n")
+    return b"".join(pieces) + f"--{BOUNDARY}--\r\n".encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +127,12 @@ class Client(ABC):
             if page["next_cursor"] is None:
                 return found
             page = self.shown(path, **query | {"cursor": page["next_cursor"]})
+
+    def upload(self, *parts: Part, body: bytes | None = None, **headers: str) -> Reply:
+        """Send a file along with fields; `body` goes out in place of the parts, `_` in a header's name is `-`."""
+        sent = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.post("/v1/tasks", body=multipart(*parts) if body is None else body, headers=sent)
 
     def callback(self, url: str, body: bytes, content_type: str = FORM) -> int:
         """Post a callback as the platform does; return the status."""

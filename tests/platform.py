@@ -49,6 +49,16 @@ class Platform:
         """Return the URL of a file or stream; its name chooses the outcome (`webhook sandbox --magic`)."""
         return f"{self.url}/samples/{name}"
 
+    def sample(self, name: str) -> bytes:
+        """Return an audio file whose bytes choose its outcome as its name does, for uploading it."""
+        return self._got(f"/samples/{name}").content
+
+    def control(self, **settings: Any) -> None:
+        """Change how it behaves while it runs."""
+        with requests.Session() as session:
+            session.trust_env = False
+            session.patch(self.url + "/sandbox/control", json=settings, timeout=30).raise_for_status()
+
     def tasks(self, source: str) -> list[Any]:
         """Return what was accepted of a source, the newest first."""
         return [task for task in self._shown("/sandbox/tasks")["items"] if task["parameters"].get("url") == source]
@@ -58,8 +68,11 @@ class Platform:
         return self._shown("/sandbox/ledger")
 
     def _shown(self, path: str) -> Any:
+        return self._got(path).json()
+
+    def _got(self, path: str) -> requests.Response:
         with requests.Session() as session:
             session.trust_env = False
             answer = session.get(self.url + path, timeout=30)
             answer.raise_for_status()
-            return answer.json()
+            return answer

@@ -528,7 +528,7 @@ def test_a_limit_that_was_closed_opens_for_all_once_a_call_passes(service: Servi
         for _ in range(4):
             limits.close(session, limits.SUBMITS, reason="not_authorized", now=clock(), dice=lambda: 0.5)
         closed = limit_store.limit(session, limits.SUBMITS)
-        assert closed.closed_until == clock() + timedelta(seconds=15 * 8)
+        assert closed.closed_until == clock() + timedelta(seconds=5 * 8)
         limits.reopen(session, limits.SUBMITS)
         assert limits.room(session, limits.SUBMITS, wanted=7, now=clock()) == (7, None)
         assert event_store.events_after(session, 0, limit=1) == []

@@ -30,7 +30,7 @@ PAUSES = {
     "rate_limited": timedelta(seconds=1),
     "concurrency_limited": timedelta(seconds=2),
     "platform_unreachable": timedelta(seconds=1),
-    "not_authorized": timedelta(seconds=15),
+    "not_authorized": timedelta(seconds=5),
 }
 _BURST_SHARE = 10  # a tenth of a second's calls may go out at once; the others are spread over it
 

@@ -7,38 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.clients import NO_KEY, AppClient
+from tests.clients import BOUNDARY, AppClient, multipart
 from webhook.app import create_app
 from webhook.uploads import EXTENSIONS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.clients import Reply
+    from tests.clients import Part
     from tests.conftest import MakeService
     from webhook.bootstrap import Service
 
-Part = tuple[str, str | None, bytes]  # name, file name, value
-
-BOUNDARY = "a-boundary"
 SOUND = bytes(range(256)) * 40 + b"\r\n--a-bound" + b"\r\n" * 100
-
-
-def form(*parts: Part) -> bytes:
-    """Return a multipart body of (name, file name or None, value)."""
-    pieces = []
-    for name, file_name, value in parts:
-        named = "" if file_name is None else f'; filename="{file_name}"'
-        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{named}\r\n\r\n'
-        pieces.append(head.encode() + value + b"\r\n")
-    return b"".join(pieces) + f"--{BOUNDARY}--\r\n".encode()
-
-
-def upload(client: AppClient, *parts: Part, body: bytes | None = None, key: str | None = None) -> Reply:
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    if key is not None:
-        headers["Idempotency-Key"] = key
-    return client.post("/v1/tasks", body=form(*parts) if body is None else body, headers=headers)
 
 
 def kept(service: Service) -> list[Path]:
@@ -47,8 +27,7 @@ def kept(service: Service) -> list[Path]:
 
 
 def test_a_file_is_kept_until_it_is_handed_over_with_the_fields_beside_it(client: AppClient, service: Service) -> None:
-    reply = upload(
-        client,
+    reply = client.upload(
         ("data_id", None, b"d-1"),
         ("file", "Talk Show.WAV", SOUND),
         ("referer", None, "прив.example".encode()),
@@ -68,12 +47,12 @@ def test_a_file_is_kept_until_it_is_handed_over_with_the_fields_beside_it(client
 
 @pytest.mark.parametrize("name", [f"a.{extension}" for extension in EXTENSIONS] + ["b.Mp3", "C:\\sounds\\c.m4a"])
 def test_each_kind_that_the_platform_takes_is_taken(client: AppClient, name: str) -> None:
-    assert upload(client, ("file", name.replace("\\", "\\\\"), b"x")).status == 201
+    assert client.upload(("file", name.replace("\\", "\\\\"), b"x")).status == 201
 
 
 @pytest.mark.parametrize("name", ["a.txt", "mp3", "a.mp3.exe", "", "."])
 def test_another_kind_is_refused(client: AppClient, service: Service, name: str) -> None:
-    assert upload(client, ("file", name, b"x")).fields == ["file"]
+    assert client.upload(("file", name, b"x")).fields == ["file"]
     assert kept(service) == []
 
 
@@ -95,7 +74,7 @@ def test_another_kind_is_refused(client: AppClient, service: Service, name: str)
 def test_a_field_that_is_wrong_is_named_and_nothing_stays(
     client: AppClient, service: Service, parts: list[Part], field: str
 ) -> None:
-    assert upload(client, *parts).fields == [field]
+    assert client.upload(*parts).fields == [field]
     assert kept(service) == []
 
 
@@ -103,9 +82,9 @@ def test_a_field_that_is_wrong_is_named_and_nothing_stays(
 def test_a_file_over_the_limit_is_refused(make_service: MakeService, chunked: bool) -> None:  # noqa: FBT001
     service = make_service(WEBHOOK_UPLOAD_LIMIT_BYTES="100000")
     client = AppClient(create_app(service))
-    assert upload(client, ("file", "a.mp3", b"x" * 100_000)).status == 201
+    assert client.upload(("file", "a.mp3", b"x" * 100_000)).status == 201
     over = b"x" * (100_001 if chunked else 200_000)
-    assert upload(client, ("file", "a.mp3", over)).status == 413
+    assert client.upload(("file", "a.mp3", over)).status == 413
     assert len(kept(service)) == 1
 
 
@@ -113,15 +92,15 @@ def test_a_file_over_the_limit_is_refused(make_service: MakeService, chunked: bo
     "body",
     [
         b"nonsense",
-        form(("file", "a.mp3", SOUND))[:-20],
-        form(("file", "a.mp3", SOUND))[:500],
-        form(("data_id", None, b"\xff"), ("file", "a.mp3", b"x")),
+        multipart(("file", "a.mp3", SOUND))[:-20],
+        multipart(("file", "a.mp3", SOUND))[:500],
+        multipart(("data_id", None, b"\xff"), ("file", "a.mp3", b"x")),
         b"--" + BOUNDARY.encode() + b"\r\n" + b"X: " + b"y" * 100_000,
     ],
     ids=["nonsense", "no end", "cut off", "not UTF-8", "endless head"],
 )
 def test_a_broken_form_is_refused_and_nothing_stays(client: AppClient, service: Service, body: bytes) -> None:
-    assert upload(client, body=body).status in {400, 413}
+    assert client.upload(body=body).status in {400, 413}
     assert kept(service) == []
 
 
@@ -131,24 +110,22 @@ def test_a_form_without_a_boundary_is_refused(client: AppClient) -> None:
 
 
 def test_nothing_is_read_of_who_may_not_submit(client: AppClient, service: Service) -> None:
-    body = form(("file", "a.mp3", SOUND))
-    kind = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-    assert client.post("/v1/tasks", body=body, headers=kind, key=NO_KEY).status == 401
+    assert client.upload(("file", "a.mp3", SOUND), Authorization="Bearer nobody").status == 401
     assert kept(service) == []
 
 
 def test_the_same_key_and_form_get_the_same_task_and_another_form_does_not(client: AppClient, service: Service) -> None:
-    first = upload(client, ("file", "a.mp3", SOUND), key="k-1")
-    again = upload(client, ("file", "a.mp3", SOUND), key="k-1")
+    first = client.upload(("file", "a.mp3", SOUND), Idempotency_Key="k-1")
+    again = client.upload(("file", "a.mp3", SOUND), Idempotency_Key="k-1")
     assert (first.status, again.status) == (201, 201)
     assert first.json["id"] == again.json["id"]
     assert len(kept(service)) == 1
     for other in (("file", "b.mp3", SOUND), ("file", "a.mp3", SOUND + b"x")):
-        assert upload(client, other, key="k-1").fields == ["Idempotency-Key"]
+        assert client.upload(other, Idempotency_Key="k-1").fields == ["Idempotency-Key"]
     assert len(kept(service)) == 1
 
 
 def test_a_disk_that_takes_nothing_is_our_own_trouble(make_service: MakeService, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file where the directory should be")
     service = make_service(WEBHOOK_UPLOAD_DIRECTORY=str(tmp_path / "occupied"))
-    assert upload(AppClient(create_app(service)), ("file", "a.mp3", b"x")).status == 503
+    assert AppClient(create_app(service)).upload(("file", "a.mp3", b"x")).status == 503

@@ -34,14 +34,15 @@ def submit(running: Running, platform: Platform) -> Callable[..., Any]:
     return submit_one
 
 
-def over(running: Running, task: Any) -> Any:
+def over(running: Running, task: Any, *, seconds: float = 15) -> Any:
     """Return a task once it is over."""
     return until(
         lambda: (
             found
             if (found := running.shown(f"/v1/tasks/{task['id']}"))["state"] not in {"queued", "processing"}
             else None
-        )
+        ),
+        seconds=seconds,
     )
 
 
