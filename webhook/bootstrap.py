@@ -21,8 +21,8 @@ from webhook.errors import DatabaseError, DecryptionError, ServiceError, Setting
 from webhook.ingest import Ingest
 from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
-from webhook.store import keys as key_store
 from webhook.services import CATALOGUE
+from webhook.store import keys as key_store
 from webhook.tasks import Tasks
 from webhook.uploads import Uploads
 

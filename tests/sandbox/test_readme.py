@@ -12,7 +12,8 @@ import pytest
 
 from tests.running import free_port
 from webhook.sandbox.config import SandboxConfig
-from webhook.sandbox.magic import LABELS, OPTIONS, RISKS, WORDS
+from webhook.sandbox.magic import LABELS, OPTIONS, WORDS
+from webhook.sandbox.outcomes import RISKS
 from webhook.sandbox.views import PAGE
 
 README = Path(__file__).parents[2] / "README.md"
