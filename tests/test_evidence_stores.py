@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import stat
 import threading
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.running import free_port
+from tests.s3 import BUCKET, needs_s3, s3_server
 from webhook.errors import EvidenceLost, SettingError, StoreUnavailable
 from webhook.evidence_stores import Bucket, Directory, open_store
 
@@ -22,47 +22,19 @@ if TYPE_CHECKING:
     from webhook.evidence_stores import EvidenceStore
 
 NAME = "task_1/02ab"
-BUCKET = "evidence"
-no_s3 = pytest.mark.skipif(
-    importlib.util.find_spec("boto3") is None or importlib.util.find_spec("moto") is None,
-    reason="boto3 and moto are not installed: pip install 'webhook[s3,test]'",
-)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The endpoint of an S3 server with one bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture
-def s3_client(s3: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A client of the server's own, and the environment that leads ours there."""
-    import boto3
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.session.Session().client("s3")
-    client.create_bucket(Bucket=BUCKET)
-    return client
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with s3_server(monkeypatch) as url:
+        yield url
 
 
-@pytest.fixture(params=["directory", pytest.param("s3", marks=no_s3)])
+@pytest.fixture(params=["directory", pytest.param("s3", marks=needs_s3)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> EvidenceStore:
     if request.param == "s3":
-        request.getfixturevalue("s3_client")
-        return open_store(f"s3://{BUCKET}/some/prefix-{tmp_path.name}")
+        request.getfixturevalue("s3")
+        return open_store(f"s3://{BUCKET}/some/prefix")
     return open_store(f"file://{tmp_path}/some%20evidence")
 
 
@@ -151,8 +123,8 @@ def test_a_file_that_cannot_be_read_is_our_own_trouble(tmp_path: Path) -> None:
         Directory(tmp_path).get(NAME)
 
 
-@no_s3
-def test_objects_lie_under_the_prefix_and_go_without_the_checksums_that_other_stores_refuse(s3_client: Any) -> None:
+@needs_s3
+def test_objects_lie_under_the_prefix_and_go_without_the_checksums_that_other_stores_refuse(s3: str) -> None:
     sent: list[set[str]] = []
 
     def note(request: Any, **_: object) -> None:
@@ -164,23 +136,26 @@ def test_objects_lie_under_the_prefix_and_go_without_the_checksums_that_other_st
         store.put(NAME, b"sealed")
     assert len(sent) == 2
     assert not any(name.startswith(("x-amz-checksum", "x-amz-sdk-checksum", "x-amz-trailer")) for name in sent[0])
+    import boto3
+
+    s3_client = boto3.session.Session().client("s3", endpoint_url=s3)
     keys = [entry["Key"] for entry in s3_client.list_objects_v2(Bucket=BUCKET)["Contents"]]
     assert {NAME, f"a/b/{NAME}"} <= set(keys)
     answer = s3_client.get_object(Bucket=BUCKET, Key=NAME)
     assert (answer["Body"].read(), answer["ContentType"]) == (b"sealed", "application/octet-stream")
 
 
-@no_s3
-def test_a_bucket_that_is_not_there_is_our_own_trouble(s3_client: Any) -> None:
+@needs_s3
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_that_is_not_there_is_our_own_trouble() -> None:
     store = Bucket("nowhere", "")
     with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
         store.put(NAME, b"x")
     with pytest.raises(StoreUnavailable, match="NoSuchBucket"):
         store.get(NAME)
-    assert s3_client is not None
 
 
-@no_s3
+@needs_s3
 def test_an_s3_server_that_is_away_is_our_own_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")

@@ -1,4 +1,4 @@
-"""When to try again: the schedule of deliveries, the pace of submissions, and what `Retry-After` asks for."""
+"""When to try again: deliveries, captures of audio, submissions and queries; and what `Retry-After` asks for."""
 
 from __future__ import annotations
 
@@ -99,6 +99,21 @@ def closed_delay(*, first: timedelta, times: int, dice: Callable[[], float]) -> 
     """
     growth: int = 2 ** min(times, _MAX_DOUBLINGS)
     return min(first * growth, MAX_CLOSED) * (0.5 + dice())
+
+
+CAPTURE_SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 120, 300))
+"""The delay after each attempt to save a slice's audio, whose link lives half an hour; the last one repeats."""
+
+
+def capture_delay(*, attempts_made: int, dice: Callable[[], float]) -> timedelta:
+    """Return how long to wait before a slice's audio is asked for again.
+
+    Args:
+        attempts_made: how many attempts there have been, at least 1.
+        dice: a random number from 0 to 1.
+    """
+    delay = CAPTURE_SCHEDULE[min(attempts_made, len(CAPTURE_SCHEDULE)) - 1]
+    return delay * (1 + DELIVERY_JITTER * (2 * dice() - 1))
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> timedelta | None:

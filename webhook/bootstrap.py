@@ -18,6 +18,8 @@ from webhook.crypto import Keyring
 from webhook.db import Database
 from webhook.deliveries import Deliveries
 from webhook.errors import DatabaseError, DecryptionError, ServiceError, SettingError
+from webhook.evidence import Evidence
+from webhook.evidence_stores import Directory, open_store
 from webhook.ingest import Ingest
 from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
@@ -54,6 +56,7 @@ class Service:
     tasks: Tasks
     calls: Calls
     deliveries: Deliveries
+    evidence: Evidence
     address_policy: AddressPolicy
 
 
@@ -69,10 +72,11 @@ def build(settings: Settings) -> Service:
         check_migrated(database)
         keyring = Keyring(encryption_keys(settings))
         check_keys(database, keyring)
+        store = open_store(settings.evidence_store) if settings.evidence_store else Directory(evidence_path(database))
     except ServiceError:
         database.close()
         raise
-    ingest = Ingest(keyring, flag_level=settings.flag_level)
+    ingest = Ingest(keyring, flag_level=settings.flag_level, keep_evidence=settings.evidence)
     uploads = Uploads(Path(settings.upload_directory or f"{database.path}.uploads"))
     tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
     return Service(
@@ -104,6 +108,7 @@ def build(settings: Settings) -> Service:
         deliveries=Deliveries(
             keyring=keyring, ingest=ingest, lease=settings.delivery_lease, source=settings.public_url
         ),
+        evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
         address_policy=AddressPolicy(settings.allowed_private_networks),
     )
 
@@ -155,6 +160,11 @@ def check_migrated(database: Database) -> None:
 def key_file(settings: Settings) -> Path:
     """Return where the encryption key lies when no setting holds one: beside the database."""
     return Path(f"{sa.make_url(settings.database_url).database}.key")
+
+
+def evidence_path(database: Database) -> Path:
+    """Return where evidence lies when no setting says so: beside the database."""
+    return Path(f"{database.path}.evidence")
 
 
 def encryption_keys(settings: Settings) -> dict[str, bytes]:

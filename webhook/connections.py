@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -75,7 +75,7 @@ class Resolver(AbstractResolver):
         Raises:
             OSError: it has none, or they could not be had.
         """
-        lookup = partial(
+        lookup = functools.partial(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
         return [
@@ -200,6 +200,7 @@ class Connections:
         )
 
 
+@functools.cache  # reading the authorities takes 20 ms
 def default_ssl_context() -> ssl.SSLContext:
     """Return the system's authorities with TLS 1.2 or later."""
     context = ssl.create_default_context()

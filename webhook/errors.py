@@ -27,6 +27,8 @@
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 
 class ServiceError(Exception):
     """The root of the tree."""
@@ -152,12 +154,22 @@ class RequestError(ServiceError):
     status = 400
     title = "Bad request"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer's header says beside its body."""
+        return {}
+
 
 class Unauthorized(RequestError):
     """The request carries no valid API key."""
 
     status = 401
     title = "Unauthorized"
+
+    @property
+    @override
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(RequestError):

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import clock, codes, labels, services
+from webhook import clock, codes, evidence, labels, services
 from webhook.codes import Remedy
 from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
+from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
 from webhook.store.callbacks import Callback
 from webhook.store.events import EventRow
+from webhook.store.evidence import PENDING, EvidenceRow
 from webhook.store.slices import SlicePage
 from webhook.store.tasks import LabelSummary, Task
 
@@ -77,14 +79,21 @@ class Ingest:
     Args:
         keyring: seals what is stored.
         flag_level: slices at or above it raise `slice.flagged`.
+        keep_evidence: whether their audio is to be saved.
         now: the time of events.
     """
 
     def __init__(
-        self, keyring: Keyring, *, flag_level: str = "medium", now: Callable[[], datetime] = clock.now
+        self,
+        keyring: Keyring,
+        *,
+        flag_level: str = "medium",
+        keep_evidence: bool = True,
+        now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._keyring = keyring
         self._flag_rank = risk_rank(flag_level)
+        self._keep_evidence = keep_evidence
         self._now = now
 
     def accept(self, session: Session, arrivals: Sequence[Arrival]) -> list[str | None]:
@@ -178,6 +187,7 @@ class Ingest:
         changed: list[Task] = []
         noted: list[tuple[str, str]] = []
         pages: list[SlicePage] = []
+        audio: list[EvidenceRow] = []
         for task_id in sorted(results):
             reports = results[task_id]
             before = tasks.get(task_id) or _external_task(task_id, reports)
@@ -191,11 +201,17 @@ class Ingest:
             known = {label.label for label in before.labels}
             noted += [(label.label, task_id) for label in after.labels if label.label not in known]
             pages += merge.pages
+            audio += [
+                evidence.wanted(self._keyring, task_id, piece, now=self._now())
+                for piece in merge.flagged
+                if self._wants_audio(after, piece)
+            ]
             events += self._events(before, after, merge)
         task_store.insert_tasks(session, made)
         task_store.update_results(session, changed)
         task_store.add_labels(session, noted)
         slice_store.insert_pages(session, pages)
+        evidence_store.insert_evidence(session, audio)
         event_store.insert_events(session, events)
 
     @staticmethod
@@ -286,7 +302,14 @@ class Ingest:
         if after.started_at != before.started_at:
             events.append(self.stream_event("stream.started", after))
         events += [
-            self.event("slice.flagged", {"task": task, "slice": slice_shape(piece)}, task_id=after.id)
+            self.event(
+                "slice.flagged",
+                {
+                    "task": task,
+                    "slice": slice_shape(piece, evidence=PENDING if self._wants_audio(after, piece) else None),
+                },
+                task_id=after.id,
+            )
             for piece in merge.flagged
         ]
         if after.silent_since is not None and before.silent_since is None:
@@ -295,6 +318,9 @@ class Ingest:
             events.append(self.event(f"task.{after.state}", with_verdict, task_id=after.id))
             events += self.ended(after)
         return events
+
+    def _wants_audio(self, task: Task, piece: Slice) -> bool:
+        return self._keep_evidence and evidence.is_wanted(task, piece)
 
 
 class _Merge(msgspec.Struct, frozen=True, kw_only=True):

@@ -223,6 +223,7 @@ evidence = sa.Table(
     sa.Column("content_type", String),
     sa.Column("size", BigInteger),  # bytes of the audio
     sa.Column("object", String),  # its name in the store
+    sa.Column("reason", String),  # why the last attempt did not save it
     sa.Column("attempt_count", sa.Integer, nullable=False),
     sa.Column("next_attempt_at", UtcTime),
     sa.Column("lease", String),

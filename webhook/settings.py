@@ -129,6 +129,19 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _switch(value: str) -> bool:
+    return _one_of("on", "off")(value) == "on"
+
+
+def _evidence_store(value: str) -> str:
+    parts = urlsplit(value)
+    directory = parts.scheme == "file" and not parts.netloc and parts.path.strip("/")
+    bucket = parts.scheme == "s3" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", parts.netloc)
+    if not (directory or bucket) or parts.query or parts.fragment:
+        raise ValueError("is neither file:///path nor s3://bucket/prefix")
+    return value
+
+
 def _whole(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
         if not re.fullmatch(r"[0-9]{1,15}", value) or not lowest <= int(value) <= highest:
@@ -379,6 +392,36 @@ class Settings:
         _seconds(1, 86_400),
         default="3600",
         mend="Set it to how long a file whose submit's answer was lost waits for its callback, such as 3600.",
+    )
+    evidence: bool = _setting(
+        "WEBHOOK_EVIDENCE",
+        _switch,
+        default="on",
+        mend="Set it to on, or to off where the audio of flagged slices of streams is not to be saved.",
+    )
+    evidence_store: str | None = _setting(
+        "WEBHOOK_EVIDENCE_STORE",
+        _evidence_store,
+        default=None,
+        mend="Set it to file:///path or s3://bucket/prefix; without it, to a directory beside the database.",
+    )
+    evidence_limit: int = _setting(
+        "WEBHOOK_EVIDENCE_LIMIT_BYTES",
+        _whole(1024, 512 * MIB),
+        default=str(32 * MIB),
+        mend="Set it to the bytes of the longest audio of a slice that is saved, such as 33554432.",
+    )
+    evidence_timeout: timedelta = _setting(
+        "WEBHOOK_EVIDENCE_TIMEOUT_SECONDS",
+        _seconds(1, 300),
+        default="30",
+        mend="Set it to how long the audio of a slice may take to be fetched, and to be stored, such as 30.",
+    )
+    evidence_concurrency: int = _setting(
+        "WEBHOOK_EVIDENCE_CONCURRENCY",
+        _whole(1, 100),
+        default="4",
+        mend="Set it to how many slices' audio may be on its way at once, such as 4; each is held in memory.",
     )
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from webhook.clock import rfc3339
+from webhook.payloads import slice_key
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -86,11 +87,17 @@ def verdict_shape(task: Task) -> dict[str, Any]:
     }
 
 
-def slice_shape(piece: Slice) -> dict[str, Any]:
-    """Return the contract's Slice: what was stored, and what to do about it."""
-    shape: dict[str, Any] = {}
+def slice_shape(piece: Slice, *, evidence: str | None) -> dict[str, Any]:
+    """Return the contract's Slice: what was stored, and what to do about it.
+
+    Args:
+        evidence: the state of its audio, None where none is wanted.
+    """
+    shape: dict[str, Any] = {"id": slice_key(piece).hex()}
     for name, value in msgspec.to_builtins(piece).items():
         shape[name] = value
         if name == "risk_level":
             shape["action"] = action(value)
+        if name == "url":
+            shape["evidence"] = evidence
     return shape

@@ -20,6 +20,7 @@ import structlog
 
 from webhook import clock, streams
 from webhook.calls import Room, Step
+from webhook.captures import Captures
 from webhook.errors import DatabaseError
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
@@ -87,21 +88,22 @@ class Worker:
         self._calls: set[asyncio.Task[None]] = set()
         self._calling: Counter[str] = Counter()  # by lane: "submits", "uploads", "queries"
         self._call_again_at: datetime | None = None  # when the platform's limits let more through
+        self._captures = Captures(service, self._in_database, stopping=self._stopping)
 
     def stop(self) -> None:
         """Take up nothing new, and end when what is in flight has ended."""
         self._stopping.set()
-        self._deliver_now.set()
-        self._call_now.set()
+        self._wake()
 
     async def run(self) -> None:
         """Run until told to stop."""
         settings = self._service.settings
-        async with HttpTransport(
+        transport = HttpTransport(
             self._service.address_policy,
             timeout_seconds=settings.delivery_timeout.total_seconds(),
             connections=settings.delivery_concurrency,
-        ) as transport:
+        )
+        async with transport, self._captures:
             loops = [
                 asyncio.create_task(self._forever(loop))
                 for loop in (
@@ -110,15 +112,17 @@ class Worker:
                     self._call_platform,
                     self._watch_streams,
                     self._keep_house,
+                    *([self._captures.step] if settings.evidence else []),
                 )
             ]
             await self._stopping.wait()
-            in_flight = [*self._attempts, *self._calls]
+            in_flight = [*self._attempts, *self._calls, *self._captures.under_way]
             if in_flight:
                 await asyncio.wait(in_flight, timeout=_LET_FINISH_SECONDS)
-            for task in [*loops, *self._attempts]:
+            ending = [*loops, *self._attempts, *self._captures.under_way]
+            for task in ending:
                 task.cancel()
-            await asyncio.gather(*loops, *self._attempts, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             if self._settlements:
                 await self._in_database(
                     self._turn, sweep=False
@@ -166,6 +170,7 @@ class Worker:
     def _wake(self) -> None:
         self._deliver_now.set()
         self._call_now.set()
+        self._captures.wake()
 
     async def _deliver(self, transport: HttpTransport) -> None:
         """Take one turn of deliveries whenever there is something to do.
@@ -311,6 +316,7 @@ class Worker:
         with self._service.database.transaction() as session:
             key_store.beat(session, key_store.WORKER, now=now)
             key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
+            self._service.evidence.give_up(session)
         abandoned = list(self._service.uploads.abandoned())
         if abandoned:
             with self._service.database.read() as session:

@@ -70,6 +70,7 @@ def test_the_vendor_s_printed_answer_is_given_back_field_by_field(client: AppCli
     assert client.shown(f"/v1/verdicts/{verdict['task_id']}") == verdict
     [only] = client.items(f"/v1/verdicts/{verdict['task_id']}/slices")
     assert only == {
+        "id": only["id"],
         "start_time": 0,
         "end_time": 4065,
         "start_timestamp": None,
@@ -78,6 +79,7 @@ def test_the_vendor_s_printed_answer_is_given_back_field_by_field(client: AppCli
         "action": "block",
         "text": "Disgusting",
         "url": "http://oss.example.com/slice.wav",
+        "evidence": None,
         "results": [
             {
                 "label": "political_entity",

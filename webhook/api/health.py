@@ -14,6 +14,7 @@ from webhook.errors import DatabaseError
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
+from webhook.store import evidence as evidence_store
 from webhook.store import keys as key_store
 from webhook.store import limits as limit_store
 from webhook.store import tasks as task_store
@@ -93,12 +94,14 @@ class _Gauges(Collector):
             tasks = task_store.count_by_state(session, task_store.ACTIVE_STATES)
             kept = callback_store.count_by_state(session)
             pending = delivery_store.count_pending(session)
+            audio = evidence_store.count_pending(session)
             behind = event_store.behind(session, CURSOR)
             beat = key_store.last_beat(session, key_store.WORKER)
             closed = {each.name: int(each.reason is not None) for each in limit_store.all_limits(session)}
         yield _gauge("webhook_tasks", "Tasks that are not over, by state.", "state", tasks)
         yield _gauge("webhook_callbacks_kept", "Callbacks kept that are not results, by state.", "state", kept)
         yield _gauge("webhook_deliveries_pending", "Deliveries owed, by subscription.", "subscription", pending)
+        yield _gauge("webhook_evidence_pending", "Slices whose audio is still to be saved.", None, {"": audio})
         yield _gauge("webhook_events_behind", "Events that were not fanned out yet.", None, {"": behind})
         yield _gauge("webhook_limit_closed", "Whether the platform turns calls away, by limit.", "limit", closed)
         age = (clock.now() - beat).total_seconds() if beat else float("nan")

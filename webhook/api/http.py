@@ -17,7 +17,8 @@ from flask import Flask, Response, request
 from gevent.event import Event
 from werkzeug.exceptions import HTTPException
 
-from webhook.api import callbacks, events, health, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api.content import Content
 from webhook.api.docs import PAGE
 from webhook.api.routing import (
     FORM,
@@ -50,6 +51,7 @@ log = structlog.get_logger()
 ROUTES: tuple[Route, ...] = (
     *tasks.ROUTES,
     *verdicts.ROUTES,
+    *evidence.ROUTES,
     *events.ROUTES,
     *subscriptions.ROUTES,
     *receivers.ROUTES,
@@ -101,7 +103,7 @@ class Api:
             try:
                 upload = self._upload(route)
                 answer = self._answer(route, self._raw(path, upload))
-                response = _json(answer.status, answer.body, answer.headers)
+                response = _response(answer)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
             except MalformedBody as error:
@@ -222,6 +224,12 @@ class News:
                 changes.close()
 
 
+def _response(answer: Answer) -> Response:
+    if isinstance(answer.body, Content):
+        return answer.body.response(request.environ)
+    return _json(answer.status, answer.body, answer.headers)
+
+
 def _json(status: int, body: Any, headers: Any = None) -> Response:
     return Response(
         b"" if body is None else msgspec.json.encode(body),
@@ -232,8 +240,7 @@ def _json(status: int, body: Any, headers: Any = None) -> Response:
 
 
 def _problem(error: RequestError) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
-    return Response(msgspec.json.encode(problem(error)), error.status, headers=headers, content_type=PROBLEM)
+    return Response(msgspec.json.encode(problem(error)), error.status, headers=error.headers, content_type=PROBLEM)
 
 
 def _unavailable(error: ServiceError) -> Response:

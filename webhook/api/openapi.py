@@ -24,12 +24,22 @@ _PROBLEMS = {
     403: "The API key's role does not allow this.",
     404: "There is no such thing.",
     409: "The thing's present state does not allow this.",
+    410: "The thing is not to be had any more, or never was.",
+    412: "The content is not the one that If-Match names.",
     413: "The body is too large.",
     415: "The body is not application/json in UTF-8.",
+    416: "None of the content lies in the range.",
     422: "Fields are wrong; `errors` names them.",
     503: "Our own trouble: try again later.",
 }
-_SUCCESSES = {200: "OK", 201: "Created", 202: "Accepted", 204: "Done"}
+_SUCCESSES = {
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    204: "Done",
+    206: "The part of the content that Range asks for",
+    304: "The content that If-None-Match names",
+}
 _FILE_PART = {
     "headers": {
         "Content-Disposition": {
@@ -39,6 +49,7 @@ _FILE_PART = {
         }
     }
 }
+_PARTIAL = 206
 _REFERENCES = "#/components/schemas/{model}"
 
 
@@ -86,7 +97,7 @@ def _models(routes: Iterable[Route]) -> list[tuple[type[BaseModel], JsonSchemaMo
         if route.query is not None:
             found[route.query, "validation"] = None
         for model in route.answers.values():
-            if model is not None:
+            if isinstance(model, type):
                 found[model, "serialization"] = None
     return list(found)
 
@@ -134,6 +145,14 @@ def _parameters(route: Route) -> Iterable[dict[str, Any]]:
         for name, property_ in schema["properties"].items():
             parameter: dict[str, Any] = {"name": name, "in": "query", "required": False}
             yield parameter | {"schema": _without_null(property_)}
+    if _PARTIAL in route.answers:
+        yield {
+            "name": "Range",
+            "in": "header",
+            "required": False,
+            "description": "`bytes=FIRST-LAST`, one range.",
+            "schema": {"type": "string"},
+        }
     if route.waits:
         yield {
             "name": "Prefer",
@@ -165,7 +184,7 @@ def _responses(route: Route, schemas: Any) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(status): {
             "description": _SUCCESSES[status],
-            **({} if model is None else {"content": {JSON: {"schema": schemas[model, "serialization"]}}}),
+            **({} if model is None else {"content": _content(model, schemas)}),
         }
         for status, model in route.answers.items()
     }
@@ -175,3 +194,10 @@ def _responses(route: Route, schemas: Any) -> dict[str, Any]:
             "content": {PROBLEM: {"schema": schemas[ProblemOut, "serialization"]}},
         }
     return responses
+
+
+def _content(model: type[BaseModel] | tuple[str, ...], schemas: Any) -> dict[str, Any]:
+    """Describe a body: JSON of a schema, or bytes of one of some media types."""
+    if isinstance(model, tuple):
+        return {media_type: {} for media_type in model}
+    return {JSON: {"schema": schemas[model, "serialization"]}}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from webhook.store.keys import StoredAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from webhook.api.content import Content
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
@@ -75,9 +76,10 @@ class Answer:
     """What a route's function returns.
 
     Attributes:
-        body: plain values for JSON; None is an empty answer.
+        body: plain values for JSON, or `content.Content`; None is an empty answer.
         wait_seconds: how long a better answer may be waited for, while the database changes.
         again: gives the better answer; a wait ends when it no longer asks for one.
+        load: gives the body of a GET's answer, once its transaction has ended.
     """
 
     status: int = 200
@@ -85,6 +87,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: float = 0
     again: Callable[[Session], Answer] | None = None
+    load: Callable[[], Content] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,7 @@ class Route:
         query, body: schemas of what comes in; None takes nothing.
         form: schema of a multipart form with a file, which is taken in place of the body.
         call: runs inside one transaction; a GET's only reads.
-        answers: status to the schema of its body, None for an empty one.
+        answers: status to the schema of its body, or to its media types; None for an empty one.
         errors: statuses of problem documents, beside those that follow from the rest of the row.
         creates: honours `Idempotency-Key`.
         waits: honours `Prefer: wait`.
@@ -110,7 +113,7 @@ class Route:
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     form: type[BaseModel] | None = None
-    answers: Mapping[int, type[BaseModel] | None]
+    answers: Mapping[int, type[BaseModel] | tuple[str, ...] | None]
     errors: tuple[int, ...] = ()
     creates: bool = False
     waits: bool = False
@@ -160,7 +163,8 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     )
     if route.method == "GET":
         with service.database.read() as session:
-            return route.call(request, session)
+            answer = route.call(request, session)
+        return answer if answer.load is None else replace(answer, body=answer.load(), load=None)
     with service.database.transaction() as session:
         if route.creates and raw.idempotency_key is not None:
             return _once(session, route, request=request, raw=raw)

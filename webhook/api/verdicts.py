@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from webhook import labels
 from webhook.api.routing import Answer, Request, Role, Route
@@ -10,11 +10,15 @@ from webhook.api.schemas import verdicts as schemas
 from webhook.api.tasks import after_cursor, found_task, page_of_tasks
 from webhook.payloads import slice_key
 from webhook.shapes import ACTIONS, slice_shape, verdict_shape
+from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
 from webhook.store.tasks import TaskQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from webhook.db import Session
+    from webhook.payloads import Slice
 
 
 def _levels(text: str | None, *, action: str | None = None) -> tuple[str, ...] | None:
@@ -56,7 +60,7 @@ def _list_slices(request: Request, session: Session) -> Answer:
     task = found_task(session, request.path["task_id"])
     after = None if query.cursor is None else bytes.fromhex(query.cursor)
     levels = _levels(query.risk_level)
-    items: list[dict[str, Any]] = []
+    found: list[tuple[bytes, Slice]] = []
     for page in slice_store.pages(session, task.id, after=after):
         for piece in request.service.ingest.open_slices(page):
             key = slice_key(piece)
@@ -66,10 +70,16 @@ def _list_slices(request: Request, session: Session) -> Answer:
                 labels.matches(query.label, finding.label) for finding in piece.results
             ):
                 continue
-            items.append(slice_shape(piece))
-            if len(items) == query.limit:
-                return Answer(body={"items": items, "next_cursor": key.hex()})
-    return Answer(body={"items": items, "next_cursor": None})
+            found.append((key, piece))
+            if len(found) == query.limit:
+                return _slices(session, task.id, found, next_cursor=key.hex())
+    return _slices(session, task.id, found, next_cursor=None)
+
+
+def _slices(session: Session, task_id: str, found: Sequence[tuple[bytes, Slice]], *, next_cursor: str | None) -> Answer:
+    states = evidence_store.states(session, task_id, [key for key, _ in found])
+    items = [slice_shape(piece, evidence=states.get(key)) for key, piece in found]
+    return Answer(body={"items": items, "next_cursor": next_cursor})
 
 
 ROUTES = (

@@ -23,6 +23,7 @@ from webhook.payloads.results import (
     highest,
     risk_rank,
     slice_key,
+    slice_key_of,
 )
 from webhook.payloads.tolerant import from_document
 
@@ -38,6 +39,7 @@ __all__ = [
     "parse",
     "risk_rank",
     "slice_key",
+    "slice_key_of",
 ]
 
 

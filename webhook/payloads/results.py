@@ -149,6 +149,15 @@ def slice_key(slice_: Slice) -> bytes:
     return b"".join([_time_key(*pair) for pair in zip(times, odd, strict=True)])
 
 
+def slice_key_of(slice_id: str) -> bytes | None:
+    """Return the key that a slice's id in the API stands for, None where it stands for none."""
+    try:
+        key = bytes.fromhex(slice_id)
+    except ValueError:
+        return None
+    return key if key.hex() == slice_id else None
+
+
 def _time_key(time: int | None, odd: Any) -> bytes:
     if time is not None:
         return _TIME_KEY.pack(2, time + 2**63)

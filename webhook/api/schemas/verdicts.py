@@ -94,8 +94,9 @@ class FindingOut(Out):
 
 
 class SliceOut(Out):
-    """One moderated stretch of a task."""
+    """One moderated stretch of a task; `evidence` tells of its audio, and is null where none is wanted."""
 
+    id: str
     start_time: int | None
     end_time: int | None
     start_timestamp: int | None
@@ -104,6 +105,7 @@ class SliceOut(Out):
     action: str | None
     text: str | None
     url: str | None
+    evidence: Literal["pending", "saved", "expired", "failed"] | None
     results: list[FindingOut]
 
 

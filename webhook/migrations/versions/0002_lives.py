@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("content_type", sa.String(), nullable=True),
         sa.Column("size", sa.BigInteger(), nullable=True),
         sa.Column("object", sa.String(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
         sa.Column("attempt_count", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
         sa.Column("lease", sa.String(), nullable=True),

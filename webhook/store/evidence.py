@@ -1,0 +1,139 @@
+"""Evidence: the audio of flagged slices, and how far each is on its way into the store."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from webhook import clock
+from webhook.models import evidence
+from webhook.store.text import insert_text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from webhook.db import Session
+
+
+PENDING, SAVED, EXPIRED, FAILED = "pending", "saved", "expired", "failed"
+
+
+class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `evidence`.
+
+    Attributes:
+        slice_key: `payloads.slice_key` of the slice.
+        state: `pending`, `saved`, `expired` (its link ended first) or `failed`.
+        url: sealed link, which lives half an hour from `created_at` at the most.
+        size: bytes of the audio.
+        object: its name in the store.
+        reason: a stable word for why the last attempt did not save it.
+    """
+
+    task_id: str
+    slice_key: bytes
+    state: str = PENDING
+    url: bytes
+    content_type: str | None = None
+    size: int | None = None
+    object: str | None = None
+    reason: str | None = None
+    attempt_count: int = 0
+    next_attempt_at: datetime | None
+    lease: str | None = None
+    lease_until: datetime | None = None
+    created_at: datetime
+
+
+_INSERT = f"{insert_text(evidence, EvidenceRow.__struct_fields__)} ON CONFLICT DO NOTHING"
+_RELEASED = {"next_attempt_at": None, "lease": None, "lease_until": None}
+
+
+def insert_evidence(session: Session, rows: Iterable[EvidenceRow]) -> None:
+    """Want the audio of slices; what is wanted already stays as it is."""
+    values = [tuple(_written(value) for value in msgspec.structs.astuple(row)) for row in rows]
+    if values:
+        session.exec_driver_sql(_INSERT, values)
+
+
+def _written(value: Any) -> Any:
+    """Return a value as the database keeps it."""
+    return clock.to_microseconds(value) if isinstance(value, datetime) else value
+
+
+def find_evidence(session: Session, task_id: str, slice_key: bytes) -> EvidenceRow | None:
+    """Return one row."""
+    row = session.execute(sa.select(evidence).where(*_is(task_id, slice_key))).first()
+    return None if row is None else EvidenceRow(**row._mapping)  # noqa: SLF001
+
+
+def states(session: Session, task_id: str, slice_keys: Collection[bytes]) -> dict[bytes, str]:
+    """Return the states of those of a task's slices whose audio is wanted."""
+    if not slice_keys:
+        return {}
+    statement = sa.select(evidence.c.slice_key, evidence.c.state).where(
+        evidence.c.task_id == task_id, evidence.c.slice_key.in_(slice_keys)
+    )
+    return {row.slice_key: row.state for row in session.execute(statement)}
+
+
+def has_due(session: Session, *, now: datetime) -> bool:
+    """Return whether there is audio to be fetched now."""
+    return session.execute(sa.select(sa.literal(1)).where(*_due(now)).limit(1)).first() is not None
+
+
+def claim_evidence(
+    session: Session, *, now: datetime, lease: str, lease_until: datetime, limit: int
+) -> list[EvidenceRow]:
+    """Take what is due, the longest due first; nobody else gets it until the lease ends."""
+    keys = sa.select(evidence.c.task_id, evidence.c.slice_key).where(*_due(now))
+    statement = (
+        sa.update(evidence)
+        .where(
+            sa.tuple_(evidence.c.task_id, evidence.c.slice_key).in_(
+                keys.order_by(evidence.c.next_attempt_at, evidence.c.task_id, evidence.c.slice_key).limit(limit)
+            )
+        )
+        .values(lease=lease, lease_until=lease_until)
+        .returning(*evidence.c)
+    )
+    return [EvidenceRow(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+
+
+def settle_evidence(session: Session, row: EvidenceRow, **values: Any) -> bool:
+    """Write the outcome of an attempt and end its lease; return False where somebody else has taken it up."""
+    statement = (
+        sa.update(evidence)
+        .where(*_is(row.task_id, row.slice_key), evidence.c.lease == row.lease)
+        .values(**_RELEASED | values)
+    )
+    return session.execute(statement).rowcount == 1
+
+
+def expire_evidence(session: Session, *, due_before: datetime, now: datetime) -> int:
+    """Give up what was due before a time and that nobody has taken up since; return how many."""
+    statement = (
+        sa.update(evidence).where(*_due(due_before, unleased_at=now)).values(state=EXPIRED, reason="late", **_RELEASED)
+    )
+    return session.execute(statement).rowcount
+
+
+def count_pending(session: Session) -> int:
+    """Return how many slices' audio is still to be saved."""
+    statement = sa.select(sa.func.count()).where(evidence.c.next_attempt_at.is_not(None))
+    return session.execute(statement).scalar_one()
+
+
+def _is(task_id: str, slice_key: bytes) -> tuple[sa.ColumnElement[bool], ...]:
+    return evidence.c.task_id == task_id, evidence.c.slice_key == slice_key
+
+
+def _due(now: datetime, *, unleased_at: datetime | None = None) -> tuple[sa.ColumnElement[bool], ...]:
+    free_at = unleased_at or now
+    return (
+        evidence.c.next_attempt_at <= now,
+        sa.or_(evidence.c.lease_until.is_(None), evidence.c.lease_until <= free_at),
+    )
