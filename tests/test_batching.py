@@ -55,6 +55,20 @@ def test_an_error_is_raised_for_its_item_alone() -> None:
     assert submit_all(Batcher(refuse_two, name="b", capacity=100), [1, 2, 3]) == [1, fault, 3]
 
 
+def test_an_error_of_the_whole_batch_is_raised_for_each_and_the_next_one_runs() -> None:
+    fault = ValueError("all")
+    faults = [fault]
+
+    def fail_once(batch: Sequence[int], _computed: Callable[[], None]) -> Sequence[int]:
+        if faults:
+            raise faults.pop()
+        return batch
+
+    batcher = Batcher(fail_once, name="b", capacity=100)
+    assert submit_all(batcher, [1, 2]) == [fault, fault]
+    assert submit_all(batcher, [3, 4]) == [3, 4]
+
+
 def test_the_batch_runs_in_another_thread() -> None:
     def name(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
         return [threading.get_ident() for _ in batch]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 
-from webhook.db import Database
+from webhook.db import Database, claim_web
 from webhook.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -96,6 +97,60 @@ def test_the_bell_rings_in_the_process_that_listens_when_another_commits(databas
     add(database, 3)  # nobody listens: no error
 
 
+def test_a_directory_too_deep_for_a_socket_has_no_bell_and_commits_all_the_same(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    database = Database(f"sqlite:///{deep}/test.db")
+    assert database.bell() is None
+    with database.transaction() as session:
+        session.exec_driver_sql("CREATE TABLE numbers (value INTEGER)")
+    add(database, 1)
+    assert numbers(database) == [1]
+    database.close()
+
+
+def test_without_file_locks_writers_wait_by_sqlite_s_own_means(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows."""
+    monkeypatch.setattr("webhook.db.fcntl", None)
+    with claim_web(database.path), claim_web(database.path):
+        add(database, 1)
+    assert numbers(database) == [1]
+
+
+def test_only_one_web_process_has_a_database_until_it_lets_go(database: Database) -> None:
+    with claim_web(database.path), pytest.raises(DatabaseError, match="Another web process serves"):
+        claim_web(database.path)
+    claim_web(database.path).close()
+
+
+def test_a_checkpoint_brings_what_was_committed_into_the_file_itself(database: Database) -> None:
+    add(database, 12345)
+    before = database.path.read_bytes()
+    database.checkpoint()
+    assert database.path.read_bytes() != before
+    assert numbers(database) == [12345]
+
+
+def test_a_constraint_that_does_not_hold_is_no_trouble_of_the_database(database: Database) -> None:
+    with database.transaction() as session:
+        session.exec_driver_sql("CREATE UNIQUE INDEX one ON numbers (value)")
+    add(database, 1)
+    with pytest.raises(IntegrityError):
+        add(database, 1)
+    assert database.trouble is None
+
+
+def test_more_readers_than_connections_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook.db._POOL", 1)
+    small = Database(f"sqlite:///{tmp_path}/test.db")
+    small._engine.pool._timeout = 0.01  # type: ignore[attr-defined] # of the pool that it has, QueuePool
+    with small.read(), small.read(), pytest.raises(DatabaseError, match="all connections are in use"), small.read():
+        pass
+    small.close()
+
+
 def test_a_locked_database_is_told_in_words(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhook.db._BUSY_SECONDS", 0.01)
     impatient = Database(f"sqlite:///{database.path}")
@@ -135,6 +190,10 @@ def test_a_directory_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
         pass
     with pytest.raises(DatabaseError, match="mend the permissions"), lost.transaction():
         pass
+    with pytest.raises(DatabaseError, match="does its directory exist"):
+        lost.watch()
+    with pytest.raises(DatabaseError, match="mend the database's directory"):
+        claim_web(lost.path)
     lost.close()
 
 
@@ -143,4 +202,6 @@ def test_a_file_that_is_no_database_is_told_in_words(tmp_path: Path) -> None:
     broken = Database(f"sqlite:///{tmp_path}/test.db")
     with pytest.raises(DatabaseError, match="not an SQLite database"), broken.read():
         pass
+    with pytest.raises(DatabaseError, match="not an SQLite database"):
+        broken.watch()
     broken.close()

@@ -160,8 +160,12 @@ def test_broken_json_is_malformed(body: bytes) -> None:
         forms.decode(body, JSON)
 
 
-def test_a_null_task_id_is_none() -> None:
-    assert forms.decode(b'{"checksum": "a", "content": "b", "taskId": null}', JSON).task_id is None
+@pytest.mark.parametrize(
+    ("sent", "task_id"), [("null", None), ("42", "42"), ("[1]", None), ("true", None), ('""', None)]
+)
+def test_a_task_id_in_json_is_a_text_or_a_number_or_none(sent: str, task_id: str | None) -> None:
+    body = b'{"checksum": "a", "content": "b", "taskId": %s}' % sent.encode()
+    assert forms.decode(body, JSON).task_id == task_id
 
 
 WHOLE = part("checksum", "a") + part("content", "b")

@@ -109,7 +109,11 @@ class Database:
             return session.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
     def watch(self) -> Changes:
-        """Return a check of whether anyone changed the database."""
+        """Return a check of whether anyone changed the database.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
         return Changes(self.path)
 
     def bell(self) -> socket.socket | None:
@@ -224,7 +228,10 @@ class Changes:
     """Tells whether any connection, of any process, committed since the last look (3 µs a look)."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise DatabaseError(f"{path}: {_sentence(error)}") from error
         self._seen = self._version()
 
     def seen(self) -> bool:

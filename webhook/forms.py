@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder
 from yarl import query_to_pairs
 
 from webhook.errors import MalformedBody
@@ -149,9 +149,7 @@ def _multipart(body: bytes, boundary: str) -> Iterator[tuple[str, str]]:
     try:
         decoder.receive_data(body)
         decoder.receive_data(None)
-        while not isinstance(event := decoder.next_event(), Epilogue):
-            if isinstance(event, NeedData):
-                break
+        while not isinstance(event := decoder.next_event(), Epilogue):  # what is cut off is a ValueError by now
             if isinstance(event, Field | File):
                 name, value = event.name or "", bytearray()
             elif isinstance(event, Data):
@@ -159,6 +157,4 @@ def _multipart(body: bytes, boundary: str) -> Iterator[tuple[str, str]]:
                 if not event.more_data:
                     yield name, _text(bytes(value))
     except (ValueError, RequestEntityTooLarge):
-        raise MalformedBody("The multipart body is broken, or has too many parts.") from None
-    if not isinstance(event, Epilogue):
-        raise MalformedBody("The multipart body is cut off.")
+        raise MalformedBody("The multipart body is broken, cut off, or has too many parts.") from None

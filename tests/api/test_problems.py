@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from tests.clients import AppClient
+from tests.clients import NO_KEY, AppClient
 from webhook.app import create_app
 
 if TYPE_CHECKING:
@@ -195,6 +196,27 @@ def test_a_database_that_is_away_is_a_503_that_says_nothing_of_it(client: AppCli
     assert_problem(reply, 503)
     assert reply.headers["Retry-After"]
     assert b"webhook.db" not in reply.body
+    assert_problem(client.get("/v1/nothing", key="wk_perhaps"), 503)
     assert client.get("/readyz").status == 503
     assert client.get("/livez").status == 200
     assert b"webhook_database_up 0.0" in client.get("/metrics").body
+
+
+def test_what_is_not_there_under_v1_is_told_only_to_those_with_a_key(client: AppClient) -> None:
+    assert_problem(client.get("/v1/nothing", key=NO_KEY), 401)
+    assert_problem(client.request("DELETE", "/v1/tasks", key=NO_KEY), 401)
+    assert_problem(client.get("/nothing", key=NO_KEY), 404)
+
+
+def test_a_fault_of_ours_is_a_500_that_only_the_log_explains(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a very private word")
+
+    monkeypatch.setattr("webhook.store.tasks.list_tasks", fail)
+    with capture_logs() as logged:
+        reply = client.get("/v1/tasks")
+    assert_problem(reply, 500)
+    assert b"private" not in reply.body
+    assert [(entry["log_level"], type(entry["exc_info"])) for entry in logged] == [("error", ZeroDivisionError)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
@@ -48,11 +48,6 @@ def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     if session.exec_driver_sql(_INSERT, values).rowcount == len(ids):
         return set(ids)
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
-
-
-def update_callback(session: Session, callback_id: str, **values: Any) -> None:
-    """Write some columns of a callback."""
-    session.execute(sa.update(callbacks).where(callbacks.c.id == callback_id).values(values))
 
 
 def delete_callback(session: Session, callback_id: str) -> None:

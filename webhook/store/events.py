@@ -44,12 +44,6 @@ def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
         session.exec_driver_sql(_INSERT, values)
 
 
-def event(session: Session, event_id: str) -> EventRow | None:
-    """Return one event."""
-    row = session.execute(sa.select(events).where(events.c.id == event_id)).first()
-    return None if row is None else EventRow(**row._mapping)  # noqa: SLF001
-
-
 def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
     """Return the events of these ids."""
     rows = session.execute(sa.select(events).where(events.c.id.in_(sorted(set(ids)))))
