@@ -18,8 +18,8 @@ import msgspec
 
 from webhook import backoff, clock, codes, limits, services
 from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformError, PlatformRefused
-from webhook.ingest import Report
 from webhook.platform_client import CALL_TIMEOUT_SECONDS
+from webhook.progress import Report
 from webhook.store import events as event_store
 from webhook.store import limits as limit_store
 from webhook.store import tasks as task_store

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import clock, codes, evidence, labels, services
-from webhook.codes import Remedy
-from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
+from webhook import clock, evidence, services
+from webhook.payloads import Slice, better, highest, risk_rank, slice_key
+from webhook.progress import Merge, Report, advance, count_labels, quiet_tail
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
@@ -26,7 +26,7 @@ from webhook.store.callbacks import Callback
 from webhook.store.events import EventRow
 from webhook.store.evidence import PENDING, EvidenceRow
 from webhook.store.slices import SlicePage
-from webhook.store.tasks import LabelSummary, Task
+from webhook.store.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,21 +37,7 @@ if TYPE_CHECKING:
     from webhook.store.tasks import Address
 
 _PAGE_SLICES = 200  # about 40 KB of JSON: what one request for slices shows at the most
-_FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
 _SLICES = msgspec.json.Decoder(tuple[Slice, ...])
-
-
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What the platform says of a task.
-
-    Attributes:
-        result: None where it is not understood.
-        ends_stream: whether a code of 200 says that a stream is over, as the answer of a query does.
-    """
-
-    result: Result | None
-    received_at: datetime
-    ends_stream: bool = False
 
 
 class Arrival(Report, frozen=True, kw_only=True):
@@ -192,7 +178,7 @@ class Ingest:
             reports = results[task_id]
             before = tasks.get(task_id) or _external_task(task_id, reports)
             merge = self._merge_slices(session, before, reports)
-            after = _advance(before, reports, merge)
+            after = advance(before, reports, merge)
             if task_id in tasks:
                 changed.append(after)
                 self._note_identity(session, before, after)
@@ -222,7 +208,7 @@ class Ingest:
         if told:
             task_store.update_task(session, after.id, **told)
 
-    def _merge_slices(self, session: Session, task: Task, reports: Iterable[Report]) -> _Merge:
+    def _merge_slices(self, session: Session, task: Task, reports: Iterable[Report]) -> Merge:
         """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
         incoming: dict[bytes, Slice] = {}
         for report in reports:
@@ -231,7 +217,7 @@ class Ingest:
                 other = incoming.get(key)
                 incoming[key] = piece if other is None else better(other, piece)
         if not incoming:
-            return _Merge(labels=task.labels, risk_level=task.risk_level)
+            return Merge(labels=task.labels, risk_level=task.risk_level)
         stored: dict[bytes, Slice] = {}
         touched: list[SlicePage] = []
         if task.slice_count:
@@ -245,7 +231,7 @@ class Ingest:
             replaced |= merged[key] is not stored[key]
         fresh = [piece for key, piece in incoming.items() if key not in stored]
         if not fresh and not replaced:
-            return _Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True)
+            return Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True)
         if stored:
             slice_store.delete_pages(session, touched)
         flagged = sorted(
@@ -260,18 +246,18 @@ class Ingest:
             # A label or level may have gone with the version that bore it, so all slices are counted again.
             elsewhere = [piece for page in slice_store.pages(session, task.id) for piece in self.open_slices(page)]
             every = [*elsewhere, *merged.values()]
-            summary, risk_level = _count_labels((), every), highest({piece.risk_level for piece in every})
+            summary, risk_level = count_labels((), every), highest({piece.risk_level for piece in every})
         else:
-            summary = _count_labels(task.labels, fresh)
+            summary = count_labels(task.labels, fresh)
             risk_level = highest({task.risk_level, *[piece.risk_level for piece in fresh]})
-        return _Merge(
+        return Merge(
             labels=summary,
             risk_level=risk_level,
             pages=pages,
             flagged=[piece for _, piece in flagged],
             fresh_count=len(fresh),
             has_slices=True,
-            tail=_quiet_tail([piece for _, piece in in_order]) if newest else None,
+            tail=quiet_tail([piece for _, piece in in_order]) if newest else None,
         )
 
     def _reaches_flag_level(self, piece: Slice) -> bool:
@@ -289,7 +275,7 @@ class Ingest:
             pages.append(msgspec.structs.replace(page, body=sealed))
         return pages
 
-    def _events(self, before: Task, after: Task, merge: _Merge) -> list[EventRow]:
+    def _events(self, before: Task, after: Task, merge: Merge) -> list[EventRow]:
         submitted = before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted"
         over = after.state != before.state and after.state in {"completed", "failed"}
         if not (submitted or over or merge.flagged or after.kind == "live"):
@@ -321,37 +307,6 @@ class Ingest:
 
     def _wants_audio(self, task: Task, piece: Slice) -> bool:
         return self._keep_evidence and evidence.is_wanted(task, piece)
-
-
-class _Merge(msgspec.Struct, frozen=True, kw_only=True):
-    """What some results change in a task's slices.
-
-    Attributes:
-        labels: the task's label summary afterwards.
-        risk_level: the highest of the task's slices afterwards.
-        pages: pages to insert; the ones they replace are deleted already.
-        flagged: slices that reach the flag level for the first time, in time order.
-        fresh_count: slices of stretches of time that were not there before.
-        has_slices: whether any came, were they all known.
-        tail: the slices at the task's end in which nobody speaks; None where what came is not its end.
-    """
-
-    labels: tuple[LabelSummary, ...]
-    risk_level: str | None
-    pages: list[SlicePage] = []
-    flagged: list[Slice] = []
-    fresh_count: int = 0
-    has_slices: bool = False
-    tail: list[Slice] | None = None
-
-
-def _quiet_tail(slices: Sequence[Slice]) -> list[Slice]:
-    quiet: list[Slice] = []
-    for piece in reversed(slices):
-        if not any(finding.label == labels.SILENCE for finding in piece.results):
-            break
-        quiet.insert(0, piece)
-    return quiet
 
 
 def _page_row(page: SlicePage) -> str:
@@ -394,144 +349,3 @@ def _external_task(task_id: str, reports: Sequence[Report]) -> Task:
         created_at=arrival.received_at,
         updated_at=arrival.received_at,
     )
-
-
-def _advance(task: Task, reports: Sequence[Report], merge: _Merge) -> Task:
-    """Return the task after these results."""
-    results = [report.result for report in reports if report.result is not None]
-    if task.origin == "external":
-        task = _identified(task, results)
-    received_at = max(report.received_at for report in reports)
-    stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
-    has_result = bool(task.slice_count or merge.has_slices) or stated is not None
-    state, error = _next_state(task, reports, has_result=has_result)
-    finished = state in _FINAL_STATES
-    live = task.kind == "live"
-    return msgspec.structs.replace(
-        task,
-        state=state,
-        error=error,
-        platform_task_id=task.platform_task_id or next((r.task_id for r in results if r.task_id), None),
-        risk_level=highest((merge.risk_level, stated)),
-        stated_risk_level=stated,
-        labels=merge.labels,
-        slice_count=task.slice_count + merge.fresh_count,
-        flagged_slice_count=task.flagged_slice_count + len(merge.flagged),
-        last_slice_at=received_at if merge.fresh_count else task.last_slice_at,
-        # A callback that overtakes the submit's answer proves that the platform took the task.
-        submitted_at=task.submitted_at or (received_at if task.origin == "submitted" else None),
-        finished_at=(received_at if state != task.state else task.finished_at) if finished else None,
-        updated_at=received_at
-        if merge.pages or (state, stated) != (task.state, task.stated_risk_level)
-        else task.updated_at,
-        # Until it is over it is asked for, or waits for its call: nothing that comes before puts that off.
-        next_attempt_at=None if finished else task.next_attempt_at,
-        started_at=task.started_at or (received_at if live and _runs(results) else None),
-        answered_at=received_at,
-        silent_since=_silent_since(task, merge, received_at=received_at) if live else None,
-    )
-
-
-def _runs(results: Iterable[Result]) -> bool:
-    """Whether the platform tells that it works on a stream, or has worked on it."""
-    return any(result.has_data or result.code in {codes.OK, codes.IN_PROGRESS} for result in results)
-
-
-def _silent_since(task: Task, merge: _Merge, *, received_at: datetime) -> datetime | None:
-    """Return since when nobody speaks, by the slices at the stream's end."""
-    if merge.tail is None:
-        return task.silent_since
-    if not merge.tail:
-        return None
-    began = merge.tail[0].start_timestamp
-    since = (None if began is None else clock.from_milliseconds(began)) or received_at
-    return min(since, task.silent_since or since)
-
-
-def _identified(task: Task, results: Sequence[Result]) -> Task:
-    """Return an external task as all its results together describe it, in whatever order they come."""
-    live_id = _least([task.live_id, *(result.live_id for result in results)])
-    url = _least([task.source.get("url"), *(result.url for result in results)])
-    kind = "audio" if live_id is None else "live"
-    return msgspec.structs.replace(
-        task,
-        kind=kind,
-        service=services.DEFAULTS[kind],
-        live_id=live_id,
-        data_id=_least([task.data_id, *(result.data_id for result in results)]),
-        source={} if url is None else {"url": url},
-        # what seemed a file that was done is a stream, which no callback ends
-        state="processing" if kind != task.kind and task.state == "completed" and not task.error else task.state,
-    )
-
-
-def _least(words: Iterable[str | None]) -> str | None:
-    return min((word for word in words if word is not None), default=None)
-
-
-def _next_state(task: Task, reports: Sequence[Report], *, has_result: bool) -> tuple[str, dict[str, Any] | None]:
-    """Return the state and error after some results: the same in whatever order they come.
-
-    A stream is not ended by a callback with code 200: the query decides that it is over. A result
-    counts even after the task was given up; a task that breaks after some results is completed with them.
-
-    Args:
-        has_result: whether the task has anything to show by now, these results included.
-    """
-    state, error = task.state, task.error
-    results = [report.result for report in reports if report.result is not None]
-    answered = any(result.has_data and result.code in {None, codes.OK} for result in results)
-    over = any(report.ends_stream and report.result and report.result.code == codes.OK for report in reports)
-    if state == "canceled" or (state == "completed" and error is None):
-        return state, error
-    if over or (answered and task.kind == "audio"):
-        return "completed", None
-    if state == "expired":
-        return ("completed" if answered else state), error
-    broken = state in _FINAL_STATES
-    failures = [_failure(result.code) for result in results if _fails(result)]
-    if not broken and not failures:
-        return "processing", error
-    known = [error] if broken and error else []
-    return ("completed" if has_result else "failed"), min([*known, *failures], key=_precedence, default=None)
-
-
-def _fails(result: Result) -> bool:
-    return not result.has_data and codes.code_of(result.code).remedy not in {Remedy.PROCEED, Remedy.ASK_LATER}
-
-
-def _failure(code: int | None) -> dict[str, Any]:
-    row = codes.code_of(code)
-    return {"code": code, "reason": row.reason, "message": row.message}
-
-
-def _precedence(error: dict[str, Any]) -> tuple[bool, int]:
-    """Order errors: what the platform says comes before what we concluded ourselves."""
-    code = error.get("code")
-    return code is None, code or 0
-
-
-def _count_labels(start: Iterable[LabelSummary], slices: Iterable[Slice]) -> tuple[LabelSummary, ...]:
-    """Add the labels of some slices to a summary; the gravest come first."""
-    tally: dict[str, list[Any]] = {each.label: [each.risk_level, each.confidence, each.slices] for each in start}
-    for piece in slices:
-        seen: set[str] = set()
-        for finding in piece.results:
-            label, level, confidence = finding.label, finding.risk_level, finding.confidence
-            if label is None:
-                continue
-            entry = tally.get(label)
-            if entry is None:
-                entry = tally[label] = [level, confidence, 0]
-            if level != entry[0]:
-                entry[0] = highest((entry[0], level))
-            if confidence is not None and (entry[1] is None or confidence > entry[1]):
-                entry[1] = confidence
-            if label not in seen:
-                entry[2] += 1
-                seen.add(label)
-    summary = [
-        LabelSummary(label=label, risk_level=level, confidence=confidence, slices=count)
-        for label, (level, confidence, count) in tally.items()
-    ]
-    return tuple(sorted(summary, key=lambda label: (-risk_rank(label.risk_level), label.label)))
