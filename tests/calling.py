@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests import signed
-from webhook.calls import Call, Calls, Pace, Room
+from webhook import bootstrap
+from webhook.calls import Calls
+from webhook.claims import Call, Claims, Room
 from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformRefused
 from webhook.payloads import Result
 from webhook.quarantine import Claim
@@ -93,21 +95,14 @@ class Bench:
         self.service = service
         self.clock = clock
         self.tasks = Tasks(keyring=service.keyring, ingest=service.ingest, uploads=service.uploads, now=clock)
-        settings = service.settings
+        settings, pace = service.settings, bootstrap.pace_of(service.settings)
+        self.claims = Claims(pace=pace, now=clock)
         self.calls = Calls(
             keyring=service.keyring,
             ingest=service.ingest,
             tasks=self.tasks,
             uploads=service.uploads,
-            pace=Pace(
-                submits_per_second=settings.submits_per_second,
-                queries_per_second=settings.queries_per_second,
-                running_streams=settings.running_streams,
-                poll_delay=settings.poll_delay,
-                stream_poll=settings.stream_poll,
-                result_lifetime=settings.result_lifetime,
-                unknown_outcome_wait=settings.unknown_outcome_wait,
-            ),
+            pace=pace,
             callback_base_url=settings.callback_base_url,
             region=settings.platform_region,
             now=clock,
@@ -120,7 +115,7 @@ class Bench:
 
     def claim(self) -> list[Call]:
         with self.service.database.transaction() as session:
-            return self.calls.claim(session, room=ROOM).calls
+            return self.claims.claim(session, room=ROOM).calls
 
     def carry_out(self, client: Any, call: Call) -> None:
         self.calls.carry_out(self.service.database.transaction, client, call=call)

@@ -11,7 +11,7 @@ import pytest
 from tests import signed
 from tests.calling import BUSY, FILE, LOST, REFUSED, ROOM, RUNNING, STREAM, UNKNOWN, Bench, Client
 from webhook import limits, payloads, streams
-from webhook.calls import UPLOAD_LEASE
+from webhook.claims import UPLOAD_LEASE
 from webhook.errors import Conflict, PlatformBusy, PlatformRefused
 from webhook.store import events as event_store
 from webhook.store import limits as limit_store
@@ -231,8 +231,8 @@ def test_a_stop_is_probed_at_no_cost_where_nothing_waits_to_be_submitted(bench: 
     for expected in (1, 2, 2):
         bench.clock.advance(minutes=15)
         with bench.service.database.transaction() as session:
-            claimed = bench.calls.claim(session, room=ROOM)
-            again = bench.calls.claim(session, room=ROOM)
+            claimed = bench.claims.claim(session, room=ROOM)
+            again = bench.claims.claim(session, room=ROOM)
         assert not again.probe, "one at a time"
         if claimed.probe:
             bench.calls.probe(bench.service.database.transaction, client)

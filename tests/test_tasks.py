@@ -9,7 +9,7 @@ import pytest
 
 from tests import signed
 from tests.calling import FILE, LOST, REFUSED, STREAM, UNKNOWN, Bench, Client
-from webhook.calls import LEASE
+from webhook.claims import LEASE
 from webhook.errors import Conflict, PlatformBusy
 
 if TYPE_CHECKING:

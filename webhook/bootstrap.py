@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from webhook import models
 from webhook.addresses import AddressPolicy
-from webhook.calls import Calls, Pace
+from webhook.calls import Calls
+from webhook.claims import Claims, Pace
 from webhook.crypto import Keyring
 from webhook.db import Database
 from webhook.deliveries import Deliveries
@@ -54,6 +55,7 @@ class Service:
     quarantine: Quarantine
     uploads: Uploads
     tasks: Tasks
+    claims: Claims
     calls: Calls
     deliveries: Deliveries
     evidence: Evidence
@@ -78,6 +80,7 @@ def build(settings: Settings) -> Service:
         raise
     ingest = Ingest(keyring, flag_level=settings.flag_level, keep_evidence=settings.evidence)
     uploads = Uploads(Path(settings.upload_directory or f"{database.path}.uploads"))
+    pace = pace_of(settings)
     tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
     return Service(
         settings=settings,
@@ -88,20 +91,13 @@ def build(settings: Settings) -> Service:
         quarantine=Quarantine(settings=settings, keyring=keyring, ingest=ingest),
         uploads=uploads,
         tasks=tasks,
+        claims=Claims(pace=pace),
         calls=Calls(
             keyring=keyring,
             ingest=ingest,
             tasks=tasks,
             uploads=uploads,
-            pace=Pace(
-                submits_per_second=settings.submits_per_second,
-                queries_per_second=settings.queries_per_second,
-                running_streams=settings.running_streams,
-                poll_delay=settings.poll_delay,
-                stream_poll=settings.stream_poll,
-                result_lifetime=settings.result_lifetime,
-                unknown_outcome_wait=settings.unknown_outcome_wait,
-            ),
+            pace=pace,
             callback_base_url=settings.callback_base_url,
             region=settings.platform_region,
         ),
@@ -110,6 +106,19 @@ def build(settings: Settings) -> Service:
         ),
         evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
         address_policy=AddressPolicy(settings.allowed_private_networks),
+    )
+
+
+def pace_of(settings: Settings) -> Pace:
+    """Return how fast, and how patiently, the platform is asked."""
+    return Pace(
+        submits_per_second=settings.submits_per_second,
+        queries_per_second=settings.queries_per_second,
+        running_streams=settings.running_streams,
+        poll_delay=settings.poll_delay,
+        stream_poll=settings.stream_poll,
+        result_lifetime=settings.result_lifetime,
+        unknown_outcome_wait=settings.unknown_outcome_wait,
     )
 
 

@@ -1,7 +1,7 @@
 """Tasks as clients know them: submitted, canceled, asked for again; and how they end.
 
 A task's row is written first, with a token and a seed of its own, so that its callback can be verified
-before the submit call has even returned. What the platform is asked, and when, is in `calls`.
+before the submit call has even returned. What the platform is asked, and when, is in `claims` and `calls`.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import structlog
 
 from webhook import clock, streams
-from webhook.calls import Room, Step
 from webhook.captures import Captures
+from webhook.claims import Room, Step
 from webhook.errors import DatabaseError
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.bootstrap import Service
-    from webhook.calls import Call, Claimed
+    from webhook.claims import Call, Claimed
     from webhook.deliveries import Claim, Settlement, Turn
     from webhook.platform_client import PlatformClient
 
@@ -267,11 +267,11 @@ class Worker:
 
     def _has_calls(self) -> bool:
         with self._service.database.read() as session:
-            return self._service.calls.has_due(session)
+            return self._service.claims.has_due(session)
 
     def _claim_calls(self, room: Room) -> Claimed:
         with self._service.database.transaction() as session:
-            return self._service.calls.claim(session, room=room)
+            return self._service.claims.claim(session, room=room)
 
     async def _call(self, client: PlatformClient, call: Call) -> None:
         def carry_out() -> None:
