@@ -37,7 +37,9 @@ class SegmentServer:
         self._answers: dict[str, list[Answer]] = {}
         self._requests: list[str] = []
         self._released = threading.Event()
+        self._busy_lock = threading.Lock()
         self.headers: dict[str, Mapping[str, str]] = {}
+        self.busy = self.most_busy = 0  # answers under way now, and at the most
 
     def __enter__(self) -> Self:
         self._server = _Server(("127.0.0.1", 0), _handler(self._answer))
@@ -73,6 +75,18 @@ class SegmentServer:
         self._released.set()
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self._count(1)
+        try:
+            self._send(request)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._busy_lock:
+            self.busy += change
+            self.most_busy = max(self.busy, self.most_busy)
+
+    def _send(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.partition("?")[0]
         self.headers[path] = dict(request.headers.items())
         answers = self._answers.get(path, [Answer(404, b"", None)])

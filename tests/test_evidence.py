@@ -16,12 +16,10 @@ from webhook import backoff
 from webhook.addresses import AddressPolicy
 from webhook.crypto import Keyring
 from webhook.errors import DecryptionError, EvidenceLost
-from webhook.evidence import LINK_LIFETIME, Evidence, is_wanted, wanted
+from webhook.evidence import LINK_LIFETIME, Evidence, wanted
 from webhook.evidence_stores import Directory
-from webhook.payloads import Slice, slice_key
 from webhook.segments import Segments
 from webhook.store import evidence as evidence_store
-from webhook.store.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +37,8 @@ LOOPBACK = AddressPolicy((ip_network("127.0.0.0/8"),))
 TIMEOUT = timedelta(seconds=20)
 
 
-def piece(start: int = 0, *, url: str | None) -> Slice:
-    return Slice(
-        start_time=start,
-        end_time=start + 10,
-        start_timestamp=None,
-        end_timestamp=None,
-        risk_level="high",
-        text="",
-        url=url,
-        results=(),
-    )
+def key_of(start: int) -> bytes:
+    return start.to_bytes(4, "big")
 
 
 class Desk:
@@ -66,7 +55,7 @@ class Desk:
         self.evidence = Evidence(keyring=keyring, store=store, timeout=timeout, now=self.clock, dice=lambda: 0.5)
 
     def want(self, url: str, start: int = 0) -> EvidenceRow:
-        row = wanted(KEYRING, "task_1", piece(start, url=url), now=self.clock())
+        row = wanted(KEYRING, "task_1", key_of(start), url, now=self.clock())
         with self.database.transaction() as session:
             evidence_store.insert_evidence(session, [row])
         return row
@@ -272,7 +261,7 @@ def test_as_many_are_claimed_as_there_is_room_for_the_longest_due_first(desk: De
     for start in (0, 10, 20):
         desk.want("http://127.0.0.1/x", start)
         desk.clock.advance(seconds=1)
-    keys = [slice_key(piece(start, url=None)) for start in (0, 10, 20)]
+    keys = [key_of(start) for start in (0, 10, 20)]
     assert sorted(row.slice_key for row in desk.claim(limit=2)) == keys[:2]
     assert [row.slice_key for row in desk.claim(limit=2)] == keys[2:]
 
@@ -302,25 +291,6 @@ def test_states_are_told_of_the_slices_that_are_asked_for(desk: Desk) -> None:
         assert evidence_store.states(session, "task_2", [row.slice_key]) == {}
         assert evidence_store.states(session, "task_1", []) == {}
         assert evidence_store.count_pending(session) == 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "url", "is_so"),
-    [("live", "https://a.example/", True), ("live", None, False), ("live", "", False), ("audio", "https://a/", False)],
-)
-def test_the_audio_of_streams_is_wanted_where_there_is_a_link(clock: Clock, kind: str, url: str, is_so: bool) -> None:  # noqa: FBT001
-    task = Task(
-        id="task_1",
-        origin="external",
-        kind=kind,
-        service="",
-        state="processing",
-        source={},
-        crypt_type="SHA256",
-        created_at=clock(),
-        updated_at=clock(),
-    )
-    assert is_wanted(task, piece(url=url)) == is_so
 
 
 def test_the_schedule_fits_into_the_link_s_life_and_jitters_a_little() -> None:

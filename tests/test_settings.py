@@ -51,6 +51,13 @@ def test_an_empty_value_is_none() -> None:
         ("WEB_CONCURRENCY", "many"),
         ("WEBHOOK_CALLBACK_BODY_LIMIT_BYTES", "-1"),
         ("WEBHOOK_DELIVERY_TIMEOUT_SECONDS", "0"),
+        ("WEBHOOK_EVIDENCE", "perhaps"),
+        ("WEBHOOK_EVIDENCE_STORE", "/var/lib/evidence"),
+        ("WEBHOOK_EVIDENCE_STORE", "file://host/evidence"),
+        ("WEBHOOK_EVIDENCE_STORE", "file:///"),
+        ("WEBHOOK_EVIDENCE_STORE", "https://bucket.example.com"),
+        ("WEBHOOK_EVIDENCE_STORE", "s3:///prefix"),
+        ("WEBHOOK_EVIDENCE_STORE", "s3://bucket?region=x"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name_with_its_mend(variable: str, value: str) -> None:

@@ -17,12 +17,11 @@ import structlog
 
 from webhook import backoff, clock
 from webhook.errors import DecryptionError, SegmentRefused, SegmentUnavailable, StoreUnavailable
-from webhook.payloads import slice_key
 from webhook.store import evidence as evidence_store
 from webhook.store.evidence import EXPIRED, FAILED, PENDING, SAVED, EvidenceRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from webhook.crypto import Keyring
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from webhook.evidence_stores import EvidenceStore
     from webhook.payloads import Slice
     from webhook.segments import Segment, Segments
-    from webhook.store.tasks import Task
 
 log = structlog.get_logger()
 
@@ -54,16 +52,34 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     final: bool = False
 
 
-def is_wanted(task: Task, piece: Slice) -> bool:
-    """Return whether a flagged slice's audio is to be saved: that of a stream, where there is a link."""
-    return task.kind == "live" and bool(piece.url)
+def new_links(
+    links: Mapping[bytes, str],
+    *,
+    before: Mapping[bytes, Slice],
+    after: Mapping[bytes, Slice],
+    is_flagged: Callable[[Slice], bool],
+) -> dict[bytes, str]:
+    """Return the links of slices that have both a link and a flag now, whichever of the two came first.
+
+    Args:
+        links: those that have just come, of whatever version of a slice.
+        before, after: slices by their key, before and after what has come was worked in.
+    """
+    known = {key: piece.url for key, piece in before.items() if piece.url}
+    return {
+        key: link
+        for key, piece in after.items()
+        if is_flagged(piece)
+        and (link := links.get(key) or known.get(key))
+        and not (key in known and is_flagged(before[key]))
+    }
 
 
-def wanted(keyring: Keyring, task_id: str, piece: Slice, *, now: datetime) -> EvidenceRow:
+def wanted(keyring: Keyring, task_id: str, slice_key: bytes, url: str, *, now: datetime) -> EvidenceRow:
     """Return the row that has a slice's audio saved."""
-    row = EvidenceRow(task_id=task_id, slice_key=slice_key(piece), url=b"", next_attempt_at=now, created_at=now)
-    url = keyring.seal((piece.url or "").encode(), table="evidence", column="url", row=name_of(row))
-    return msgspec.structs.replace(row, url=url)
+    row = EvidenceRow(task_id=task_id, slice_key=slice_key, url=b"", next_attempt_at=now, created_at=now)
+    sealed = keyring.seal(url.encode(), table="evidence", column="url", row=name_of(row))
+    return msgspec.structs.replace(row, url=sealed)
 
 
 def name_of(row: EvidenceRow) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 from webhook import clock, evidence, services
 from webhook.payloads import Slice, better, highest, risk_rank, slice_key
-from webhook.progress import Merge, Report, advance, count_labels, quiet_tail
+from webhook.progress import Merge, Report, advance, count_labels, gather, quiet_tail
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
@@ -187,11 +187,7 @@ class Ingest:
             known = {label.label for label in before.labels}
             noted += [(label.label, task_id) for label in after.labels if label.label not in known]
             pages += merge.pages
-            audio += [
-                evidence.wanted(self._keyring, task_id, piece, now=self._now())
-                for piece in merge.flagged
-                if self._wants_audio(after, piece)
-            ]
+            audio += self._wanted_audio(session, before, after, merge)
             events += self._events(before, after, merge)
         task_store.insert_tasks(session, made)
         task_store.update_results(session, changed)
@@ -210,12 +206,7 @@ class Ingest:
 
     def _merge_slices(self, session: Session, task: Task, reports: Iterable[Report]) -> Merge:
         """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
-        incoming: dict[bytes, Slice] = {}
-        for report in reports:
-            for piece in report.result.slices if report.result else ():
-                key = slice_key(piece)
-                other = incoming.get(key)
-                incoming[key] = piece if other is None else better(other, piece)
+        incoming, links = gather(reports)
         if not incoming:
             return Merge(labels=task.labels, risk_level=task.risk_level)
         stored: dict[bytes, Slice] = {}
@@ -230,8 +221,11 @@ class Ingest:
             merged[key] = better(stored[key], incoming[key])
             replaced |= merged[key] is not stored[key]
         fresh = [piece for key, piece in incoming.items() if key not in stored]
+        links = evidence.new_links(
+            links, before=stored, after={key: merged[key] for key in incoming}, is_flagged=self._reaches_flag_level
+        )
         if not fresh and not replaced:
-            return Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True)
+            return Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True, links=links)
         if stored:
             slice_store.delete_pages(session, touched)
         flagged = sorted(
@@ -258,6 +252,7 @@ class Ingest:
             fresh_count=len(fresh),
             has_slices=True,
             tail=quiet_tail([piece for _, piece in in_order]) if newest else None,
+            links=links,
         )
 
     def _reaches_flag_level(self, piece: Slice) -> bool:
@@ -287,17 +282,10 @@ class Ingest:
             events.append(self.event("task.submitted", with_verdict, task_id=after.id))
         if after.started_at != before.started_at:
             events.append(self.stream_event("stream.started", after))
-        events += [
-            self.event(
-                "slice.flagged",
-                {
-                    "task": task,
-                    "slice": slice_shape(piece, evidence=PENDING if self._wants_audio(after, piece) else None),
-                },
-                task_id=after.id,
-            )
-            for piece in merge.flagged
-        ]
+        links = merge.links if self._has_audio(after) else {}
+        for piece in merge.flagged:
+            shape = slice_shape(piece, evidence=PENDING if slice_key(piece) in links else None)
+            events.append(self.event("slice.flagged", {"task": task, "slice": shape}, task_id=after.id))
         if after.silent_since is not None and before.silent_since is None:
             events.append(self.stream_event("stream.silent", after))
         if over:
@@ -305,8 +293,20 @@ class Ingest:
             events += self.ended(after)
         return events
 
-    def _wants_audio(self, task: Task, piece: Slice) -> bool:
-        return self._keep_evidence and evidence.is_wanted(task, piece)
+    def _has_audio(self, task: Task) -> bool:
+        return self._keep_evidence and task.kind == "live"
+
+    def _wanted_audio(self, session: Session, before: Task, after: Task, merge: Merge) -> list[EvidenceRow]:
+        """Want the audio of a stream's flagged slices; of all of them where the task has just shown to be a stream."""
+        if not self._has_audio(after):
+            return []
+        links = merge.links
+        if before.kind != after.kind and before.slice_count:
+            pages = (*slice_store.pages(session, after.id), *merge.pages)
+            pieces = [piece for page in pages for piece in self.open_slices(page) if self._reaches_flag_level(piece)]
+            links = {slice_key(piece): piece.url for piece in pieces if piece.url} | links
+        now = self._now()
+        return [evidence.wanted(self._keyring, after.id, key, url, now=now) for key, url in links.items()]
 
 
 def _page_row(page: SlicePage) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from webhook import clock, codes, labels, services
 from webhook.codes import Remedy
-from webhook.payloads import Result, Slice, highest, risk_rank
+from webhook.payloads import Result, Slice, better, highest, risk_rank, slice_key
 from webhook.store.slices import SlicePage  # noqa: TC001 - likewise
 from webhook.store.tasks import LabelSummary, Task
 
@@ -43,6 +43,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
         fresh_count: slices of stretches of time that were not there before.
         has_slices: whether any came, were they all known.
         tail: the slices at the task's end in which nobody speaks; None where what came is not its end.
+        links: to the audio of flagged slices, by `slice_key`, where there was none or no flag before.
     """
 
     labels: tuple[LabelSummary, ...]
@@ -52,6 +53,7 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
     fresh_count: int = 0
     has_slices: bool = False
     tail: list[Slice] | None = None
+    links: dict[bytes, str] = {}
 
 
 def advance(task: Task, reports: Sequence[Report], merge: Merge) -> Task:
@@ -193,6 +195,20 @@ def count_labels(start: Iterable[LabelSummary], slices: Iterable[Slice]) -> tupl
         for label, (level, confidence, count) in tally.items()
     ]
     return tuple(sorted(summary, key=lambda label: (-risk_rank(label.risk_level), label.label)))
+
+
+def gather(reports: Iterable[Report]) -> tuple[dict[bytes, Slice], dict[bytes, str]]:
+    """Return the slices that came, each in its best version, and the links of those of which any version has one."""
+    slices: dict[bytes, Slice] = {}
+    links: dict[bytes, str] = {}
+    for report in reports:
+        for piece in report.result.slices if report.result else ():
+            key = slice_key(piece)
+            other = slices.get(key)
+            slices[key] = piece if other is None else better(other, piece)
+            if piece.url:
+                links.setdefault(key, piece.url)
+    return slices, links
 
 
 def quiet_tail(slices: Sequence[Slice]) -> list[Slice]:

@@ -95,6 +95,38 @@ def test_an_id_of_a_slice_stays_whatever_comes_after(stream: Stream) -> None:
     assert stream.states() == [None, "pending"]
 
 
+@pytest.mark.parametrize("first", ["risk", "link"])
+def test_risk_and_link_may_come_one_after_the_other(stream: Stream, first: str) -> None:
+    risk, link = flagged(None), flagged("http://127.0.0.1:1/", risk="none")
+    stream.tell(*([risk] if first == "risk" else [link]))
+    assert stream.states() == [None]
+    stream.tell(*([link] if first == "risk" else [risk]))
+    assert stream.states() == ["pending"]
+    stream.tell(link, risk, flagged("http://127.0.0.1:1/another"))
+    assert stream.states() == ["pending"]
+
+
+def test_risk_and_link_may_come_together_in_two_versions(stream: Stream) -> None:
+    stream.tell(flagged(None), flagged("http://127.0.0.1:1/", risk="none"))
+    assert stream.states() == ["pending"]
+
+
+def test_the_audio_of_what_shows_to_be_a_stream_later_is_saved_too(client: AppClient) -> None:
+    stream = Stream(client)
+    url = "http://127.0.0.1:1/"
+    stream.tell(flagged(url), flagged(None, 10), flagged(url, 20, risk="none"), LiveId=None)
+    assert stream.states() == [None, None, None]
+    stream.tell(flagged(url, 30), flagged(url, 0))
+    assert stream.states() == ["pending", None, None, "pending"]
+
+
+def test_what_shows_to_be_a_stream_without_slices_has_its_audio_saved_too(client: AppClient) -> None:
+    stream = Stream(client)
+    stream.tell(flagged("http://127.0.0.1:1/"), LiveId=None)
+    stream.tell()
+    assert stream.states() == ["pending"]
+
+
 def test_the_audio_of_files_is_nobody_s_to_save(client: AppClient) -> None:
     stream = Stream(client)
     stream.tell(flagged("http://127.0.0.1:1/"), LiveId=None)
