@@ -76,8 +76,10 @@ def test_a_verdict_is_called_by_its_live_id_or_its_files_name_or_what_else_there
     assert pictures.name_of(nameless | {"live_id": "room-7", "url": "rtmp://x/y"}) == "room-7"
     assert pictures.name_of(nameless | {"url": "http://x/a/talk.mp3?b=/c", "data_id": "upload-17"}) == "talk.mp3"
     assert pictures.name_of(nameless | {"data_id": "upload-17"}) == "upload-17"
-    assert pictures.name_of(nameless | {"url": "http://example.com/"}) == "example.com"
-    assert pictures.name_of(nameless) == "task_1"
+    assert pictures.name_of(nameless | {"url": "http://example.com/"}) == "task_1"
+    assert pictures.name_of(nameless | {"url": "http://[:::]/"}) == "task_1"
+    assert pictures.name_of(nameless, {"file": {"name": "talk.mp3", "size": 1}}) == "talk.mp3"
+    assert pictures.name_of(nameless, {"oss": {"bucket": "b", "object": "a/talk.mp3", "region": "r"}}) == "talk.mp3"
 
 
 def test_a_verdict_without_a_result_is_not_called_none() -> None:

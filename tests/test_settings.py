@@ -51,6 +51,9 @@ def test_an_empty_value_is_none() -> None:
         ("WEB_CONCURRENCY", "many"),
         ("WEBHOOK_CALLBACK_BODY_LIMIT_BYTES", "-1"),
         ("WEBHOOK_DELIVERY_TIMEOUT_SECONDS", "0"),
+        ("WEBHOOK_API_URL", "127.0.0.1:8000"),
+        ("WEBHOOK_API_URL", "http://127.0.0.1:80000"),
+        ("WEBHOOK_API_KEY", "not a key"),
         ("WEBHOOK_EVIDENCE", "perhaps"),
         ("WEBHOOK_EVIDENCE_STORE", "/var/lib/evidence"),
         ("WEBHOOK_EVIDENCE_STORE", "file://host/evidence"),
@@ -107,6 +110,27 @@ def test_no_callback_is_asked_for_that_could_not_be_verified() -> None:
 
 def test_an_ipv6_address_can_be_bound() -> None:
     assert load({"WEBHOOK_BIND": "[::1]:8000"}).bind == ("::1", 8000)
+
+
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("0.0.0.0:80", "http://127.0.0.1:80"),
+        ("[::]:8000", "http://[::1]:8000"),
+        ("[2001:db8::1]:8000", "http://[2001:db8::1]:8000"),
+    ],
+)
+def test_clients_reach_the_service_where_it_listens_unless_they_are_told_otherwise(bind: str, url: str) -> None:
+    assert load({"WEBHOOK_BIND": bind}).api_url == url
+    assert load({"WEBHOOK_BIND": bind, "WEBHOOK_API_URL": "https://a.example/b/"}).api_url == "https://a.example/b"
+
+
+def test_clients_use_the_admin_s_key_unless_they_have_their_own() -> None:
+    admin = {"WEBHOOK_ADMIN_KEY": "a" * 32}
+    assert load({}).api_key is None
+    assert load(admin).api_key == "a" * 32
+    assert load(admin | {"WEBHOOK_API_KEY": "wk_b"}).api_key == "wk_b"
 
 
 def test_a_bare_host_is_an_https_endpoint() -> None:

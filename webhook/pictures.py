@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import urlsplit
 
 from rich import box
 from rich.console import Console
@@ -75,19 +74,30 @@ def _block(look: Look, *, ascii_only: bool) -> str:
     return look.letter if ascii_only else look.block
 
 
-def name_of(verdict: Json) -> str:
-    """Return what people call a task: the stream's `live_id`, the file's name, or the id that they or we gave it."""
-    url = urlsplit(verdict["url"] or "")
-    file_name = url.path.rpartition("/")[2]
-    return plain(str(verdict["live_id"] or file_name or verdict["data_id"] or url.hostname or verdict["task_id"]))
+def name_of(verdict: Json, source: Json | None = None) -> str:
+    """Return what people call a task: the stream's `live_id`, the file's name, or the id that they or we gave it.
+
+    Args:
+        verdict: of the task.
+        source: of the task, where it is at hand: a verdict does not know the name of an uploaded file.
+    """
+    path = (verdict["url"] or "").partition("#")[0].partition("?")[0]
+    if source is not None:
+        path = source.get("oss", {}).get("object") or source.get("file", {}).get("name") or path
+    return plain(str(verdict["live_id"] or path.rpartition("/")[2] or verdict["data_id"] or verdict["task_id"]))
 
 
-def verdict_table(verdicts: Sequence[Json]) -> Table:
-    """Show verdicts side by side."""
+def verdict_table(verdicts: Sequence[Json], *, names: Sequence[str] | None = None) -> Table:
+    """Show verdicts side by side.
+
+    Args:
+        verdicts: at least one.
+        names: what they are called, where `name_of` does not know.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column()
-    for verdict in verdicts:
-        table.add_column(Text(name_of(verdict)), overflow="fold")
+    for name in names or map(name_of, verdicts):
+        table.add_column(Text(name), overflow="fold")
     rows: dict[str, list[Text | str]] = {
         "kind, state": [f"{verdict['kind']}, {verdict['state']}" for verdict in verdicts],
         "risk → action": [judgement(verdict) for verdict in verdicts],
@@ -120,6 +130,11 @@ def _since_start(seconds: float) -> str:
         return f"{seconds:.4g}"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def time_unit(slices: Sequence[Json]) -> str:
+    """Return in what a timeline of these slices tells times."""
+    return "in seconds" if _times(slices)[-1][0] < _HOUR_SECONDS else "in seconds, from an hour on in h:mm:ss"
 
 
 def timeline(slices: Sequence[Json], *, width: int, ascii_only: bool = False) -> Text:
@@ -164,13 +179,17 @@ def _order(risk_level: str | None) -> int:
     return _WORST_FIRST.index(risk_level if risk_level in LOOKS else None)
 
 
-def flagged_slices(slices: Sequence[Json]) -> Table:
-    """List the slices that ask for something, with their labels and their text."""
+def flagged_slices(slices: Sequence[Json], *, at_most: int | None = None) -> Table:
+    """List the slices that ask for something, with their labels and their text.
+
+    Args:
+        slices: all of them, in time order.
+        at_most: how many to list; None is all.
+    """
     table = Table.grid(padding=(0, 2))
-    for one, (start, end) in zip(slices, _times(slices), strict=True):
-        if one["action"] == "pass":
-            continue
-        times = f"{_since_start(start)}-{_since_start(end)} s"
+    flagged = [(one, times) for one, times in zip(slices, _times(slices), strict=True) if one["action"] != "pass"]
+    for one, (start, end) in flagged[:at_most]:
+        times = f"{_since_start(start)}-{_since_start(end)}" + ("" if end >= _HOUR_SECONDS else " s")
         table.add_row(times, risk(one["risk_level"]), Text("\n").join([Text(findings(one)), transcript(one)]))
     return table
 
@@ -200,11 +219,11 @@ def legend(*, ascii_only: bool = False) -> Text:
 
 
 def verdict_list(verdicts: Iterable[Json]) -> Table:
-    """Show verdicts one a row, each in two lines that fit a terminal."""
+    """Show verdicts one a row; only what they are called and their labels give way to a narrow terminal."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("risk")
-    table.add_column("what, labels", overflow="ellipsis", no_wrap=True)
-    table.add_column("flagged", no_wrap=True, justify="right")
+    table.add_column("risk", no_wrap=True)
+    table.add_column("what, labels", overflow="fold")
+    table.add_column("flagged", no_wrap=True)
     table.add_column("task", no_wrap=True)
     for verdict in verdicts:
         table.add_row(

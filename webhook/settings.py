@@ -30,6 +30,9 @@ _ENDPOINTS = {  # vendor-docs/voice-moderation, "Step 3": the LLM edition is in 
 }
 
 
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who listens everywhere is reached here
+
+
 def _setting(
     variable: str, parse: Callable[[str], Any], *, default: str | None, mend: str, secret: bool = False
 ) -> Any:
@@ -66,6 +69,21 @@ def _base_url(value: str) -> str:
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("is not an http or https URL without query")
     return value.rstrip("/")
+
+
+def _api_url(value: str) -> str:
+    url = _base_url(value)
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("has a port that there is not") from None
+    return url
+
+
+def _api_key(value: str) -> str:
+    if not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("has characters that no key has")
+    return value
 
 
 def _endpoint(value: str) -> str:
@@ -218,6 +236,20 @@ class Settings:
         _admin_key,
         default=None,
         mend="Set it to a random text of 32 characters or more, such as `openssl rand -hex 32` prints.",
+        secret=True,
+    )
+    api_url: str = _setting(
+        "WEBHOOK_API_URL",
+        _api_url,
+        default=None,
+        mend="Set it to the URL under which `webhook submit`, `watch` and `verdicts` reach the service, such as "
+        "http://127.0.0.1:8000.",
+    )
+    api_key: str | None = _setting(
+        "WEBHOOK_API_KEY",
+        _api_key,
+        default=None,
+        mend="Set it to a key that `webhook keys create` printed.",
         secret=True,
     )
     encryption_keys: dict[str, bytes] | None = _setting(
@@ -450,6 +482,8 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
     values["allowed_private_networks"] = values["allowed_private_networks"] or ()
     values["services"] = values["services"] or {}
+    values["api_url"] = values["api_url"] or _local_url(*values["bind"])
+    values["api_key"] = values["api_key"] or values["admin_key"]
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
     if values["delivery_lease"] <= values["delivery_timeout"]:
         raise SettingError(
@@ -458,6 +492,12 @@ def load(environ: Mapping[str, str]) -> Settings:
             "Set it to 5 more than the timeout.",
         )
     return Settings(**values)
+
+
+def _local_url(host: str, port: int) -> str:
+    """Return where a service that listens there is reached on its own machine."""
+    reached = _LOOPBACK.get(host, host)
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
 
 
 def _regional(region: str) -> str:

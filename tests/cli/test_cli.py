@@ -4,47 +4,23 @@ from __future__ import annotations
 
 import re
 import stat
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.clients import AppClient
 from tests.running import environment
-from webhook import bootstrap, cli, logs
+from webhook import bootstrap
 from webhook import settings as settings_module
 from webhook.app import create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-
-@pytest.fixture
-def webhook(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Run a command in this process; return its status and what it printed to the two outputs."""
-    # the log would be bound to this test's captured output for good
-    monkeypatch.setattr(logs, "configure", lambda _: None)
-
-    def run(*arguments: str, **variables: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["webhook", *arguments])
-        for name, value in environment(tmp_path, **variables).items():
-            monkeypatch.setenv(name, value)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-        return status, *capsys.readouterr()
-
-    return run
+    from tests.cli.conftest import RunCommand
 
 
-def test_a_key_is_printed_once_and_opens_the_api_until_it_is_revoked(
-    webhook: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_key_is_printed_once_and_opens_the_api_until_it_is_revoked(webhook: RunCommand, tmp_path: Path) -> None:
     status, out, _ = webhook("keys", "create", "the moderators", "--role", "reader")
     assert status == 0
     key = out.strip()
@@ -73,7 +49,7 @@ def test_a_key_is_printed_once_and_opens_the_api_until_it_is_revoked(
     ("role", "may_submit", "may_subscribe"), [("reader", 403, 403), ("submitter", 201, 403), ("admin", 201, 201)]
 )
 def test_a_key_s_role_is_what_it_may_do(
-    webhook: Callable[..., tuple[int, str, str]], tmp_path: Path, role: str, may_submit: int, may_subscribe: int
+    webhook: RunCommand, tmp_path: Path, role: str, may_submit: int, may_subscribe: int
 ) -> None:
     key = webhook("keys", "create", "a test", "--role", role)[1].strip()
     service = bootstrap.build(settings_module.load(environment(tmp_path)))
@@ -92,34 +68,29 @@ def test_a_key_s_role_is_what_it_may_do(
         (["nonsense"], "nonsense"),
     ],
 )
-def test_a_wrong_command_is_told_what_is_wrong(
-    webhook: Callable[..., tuple[int, str, str]], arguments: list[str], says: str
-) -> None:
+def test_a_wrong_command_is_told_what_is_wrong(webhook: RunCommand, arguments: list[str], says: str) -> None:
     status, out, err = webhook(*arguments)
-    assert status != 0
-    assert out == ""
+    assert (status, out) == (1, "")
     assert says in err
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("command", ["web", "worker"])
-def test_a_process_refuses_a_database_that_was_not_migrated(
-    webhook: Callable[..., tuple[int, str, str]], tmp_path: Path, command: str
-) -> None:
+def test_a_process_refuses_a_database_that_was_not_migrated(webhook: RunCommand, tmp_path: Path, command: str) -> None:
     status, _, err = webhook(command)
     assert status == 1
     assert "webhook migrate" in err
     assert not (tmp_path / "webhook.db").exists()
 
 
-def test_a_wrong_setting_is_named_with_its_mend(webhook: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_wrong_setting_is_named_with_its_mend(webhook: RunCommand) -> None:
     status, out, err = webhook("migrate", WEBHOOK_FLAG_LEVEL="severe")
     assert (status, out) == (1, "")
     assert err == ("webhook: WEBHOOK_FLAG_LEVEL: is not one of low, medium, high (it is 'severe'). Set it to medium.\n")
 
 
 def test_a_database_that_was_written_with_other_keys_is_refused(
-    webhook: Callable[..., tuple[int, str, str]],
+    webhook: RunCommand,
 ) -> None:
     assert webhook("keys", "list")[0] == 0
     status, _, err = webhook("keys", "list", WEBHOOK_ENCRYPTION_KEYS=f"k1:{'A' * 43}=")
@@ -127,9 +98,7 @@ def test_a_database_that_was_written_with_other_keys_is_refused(
     assert err.startswith("webhook: WEBHOOK_ENCRYPTION_KEYS: holds no key that opens ")
 
 
-def test_a_key_file_is_made_for_its_owner_alone_and_told_of_once(
-    webhook: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_key_file_is_made_for_its_owner_alone_and_told_of_once(webhook: RunCommand, tmp_path: Path) -> None:
     status, _, err = webhook("migrate", WEBHOOK_ENCRYPTION_KEYS="")
     path = tmp_path / "webhook.db.key"
     assert status == 0
@@ -145,11 +114,11 @@ def test_a_key_file_is_made_for_its_owner_alone_and_told_of_once(
     assert "Put the key file back" in err
 
 
-def test_the_sandbox_lists_what_its_names_do(webhook: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_sandbox_lists_what_its_names_do(webhook: RunCommand) -> None:
     status, out, _ = webhook("sandbox", "--magic")
     assert status == 0
     assert "submit_code=" in out
 
 
-def test_the_version_is_told(webhook: Callable[..., tuple[int, str, str]]) -> None:
+def test_the_version_is_told(webhook: RunCommand) -> None:
     assert webhook("--version")[:2] == (0, "webhook, version 0.1.0\n")

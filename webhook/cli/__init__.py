@@ -8,7 +8,7 @@ import sys
 import click
 
 import webhook
-from webhook.cli import keys, service
+from webhook.cli import clients, keys, service
 from webhook.errors import ServiceError
 from webhook.sandbox.command import sandbox
 
@@ -21,18 +21,21 @@ _COMMANDS = (
     service.demo,
     service.doctor,
     keys.keys,
+    clients.submit,
+    clients.watch,
+    clients.verdicts,
 )
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence and exit status 1."""
+    """Run the command line; wrong usage and errors of ours are told in a sentence, and the exit status is 1."""
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        sys.exit(1)
     except ServiceError as error:
         click.echo(f"webhook: {error}", err=True)
         sys.exit(1)
