@@ -104,7 +104,6 @@ class Bench:
             uploads=service.uploads,
             pace=pace,
             callback_base_url=settings.callback_base_url,
-            region=settings.platform_region,
             now=clock,
             dice=lambda: 0.5,
         )

@@ -514,6 +514,43 @@ def test_a_cancel_is_believed_when_a_query_says_that_the_stream_is_over(bench: B
     assert bench.events() == ["task.submitted", "stream.started", "slice.flagged", "task.canceled", "stream.ended"]
 
 
+def test_a_cancel_goes_out_while_queries_are_turned_away(bench: Bench) -> None:
+    for _ in range(15):
+        bench.submit(FILE)
+    client = Client(*[f"p{number}" for number in range(15)], queries=(BUSY,))
+    while bench.work(client):
+        pass
+    bench.clock.advance(seconds=30)
+    bench.work(client)
+    stream = bench.submit(STREAM)
+    client.answers = ["s1"]
+    bench.work(client)
+    bench.cancel(stream)
+    client.queries = [UNKNOWN]
+    bench.work(client)
+    assert bench.task(stream).state == "canceled"
+
+
+def test_a_stream_whose_callback_came_and_whose_answer_got_lost_is_registered_again(bench: Bench) -> None:
+    task = bench.submit(STREAM)
+    bench.claim()
+    bench.receive(task, signed.content(signed.piece(0)))
+    assert (bench.task(task).state, bench.task(task).platform_task_id) == ("processing", None)
+    bench.clock.advance(minutes=5)
+    client = Client("s1")
+    bench.work(client)
+    after = bench.task(task)
+    assert (after.state, after.platform_task_id) == ("processing", "s1")
+
+
+def test_an_upload_that_is_stopped_is_begun_anew_by_another_worker(bench: Bench, upload: Path) -> None:
+    task = bench.submit(msgspec.structs.replace(FILE, source={"file": {"name": "a.mp3", "size": 5}}, file=upload))
+    bench.calls.stop()
+    bench.work(Client())
+    assert (bench.task(task).lease, bench.task(task).attempt_count) == (None, 0)
+    assert bench.task(task).uploaded is None
+
+
 def test_a_stream_that_the_platform_never_started_raises_no_end(bench: Bench) -> None:
     bench.submit(STREAM)
     bench.work(Client(REFUSED))

@@ -99,7 +99,6 @@ def build(settings: Settings) -> Service:
             uploads=uploads,
             pace=pace,
             callback_base_url=settings.callback_base_url,
-            region=settings.platform_region,
         ),
         deliveries=Deliveries(
             keyring=keyring, ingest=ingest, lease=settings.delivery_lease, source=settings.public_url

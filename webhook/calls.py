@@ -8,6 +8,7 @@ with `submit_outcome_unknown` when none comes. What was submitted is asked for u
 from __future__ import annotations
 
 import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,9 @@ _NEVER_HEARD = PlatformRefused(
 _INTERRUPTED = OutcomeUnknown(
     code=None, reason="submit_outcome_unknown", message="The worker was stopped in the middle of the submit."
 )
+_STOPPED = PlatformBusy(
+    code=None, reason="upload_failed", message="The worker was stopped in the middle of the upload."
+)
 _EXPIRED = {
     "code": None,
     "reason": "result_expired",
@@ -75,7 +79,6 @@ class Calls:
         uploads: Uploads,
         pace: Pace,
         callback_base_url: str | None,
-        region: str,
         now: Callable[[], datetime] = clock.now,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -85,9 +88,13 @@ class Calls:
         self._uploads = uploads
         self._pace = pace
         self._callback_base_url = callback_base_url
-        self._region = region
+        self._stopping = threading.Event()
         self._now = now
         self._dice = dice
+
+    def stop(self) -> None:
+        """Break off what takes long, as uploads do; another worker begins them anew."""
+        self._stopping.set()
 
     def probe(self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient) -> None:
         """Find out, at no cost, whether the platform lets the account in again."""
@@ -134,6 +141,8 @@ class Calls:
 
         def progress() -> None:
             nonlocal renewed
+            if self._stopping.is_set():
+                raise _STOPPED
             if time.monotonic() - renewed < _RENEW_SECONDS:
                 return
             renewed = time.monotonic()
@@ -147,7 +156,10 @@ class Calls:
             place = client.upload(self._uploads.path(call.task), extension=extension(name), progress=progress)
         except PlatformError as error:
             with transaction() as session:
-                self._settle_failed(session, call, error=error, limit=limits.SUBMITS)
+                if self._stopping.is_set():
+                    task_store.update_task(session, call.task.id, held=call.lease, **RELEASED)
+                else:
+                    self._settle_failed(session, call, error=error, limit=limits.SUBMITS)
             return
         with transaction() as session:
             task_store.update_task(
@@ -224,11 +236,11 @@ class Calls:
         if "url" in task.source:
             parameters["url"] = task.source["url"]
         else:
-            place = task.source.get("oss") or {**(task.uploaded or {}), "region": self._region}
+            place = task.source.get("oss") or task.uploaded or {}
             parameters |= {
-                "ossBucketName": place["bucket"],
-                "ossObjectName": place["object"],
-                "ossRegionId": place["region"],
+                "ossBucketName": place.get("bucket"),
+                "ossObjectName": place.get("object"),
+                "ossRegionId": place.get("region"),  # the platform knows where its own storage is
             }
         if self._callback_base_url is not None:
             own = open_secrets(self._keyring, task.secrets or b"", table="tasks", row=task.id)

@@ -137,12 +137,13 @@ class Claims:
         )
 
     def _due_later(self, session: Session, *, room: int, now: datetime) -> tuple[list[Task], datetime | None]:
-        due = task_store.due_later(session, now=now, limit=room)
+        cancels = task_store.due_cancels(session, now=now, limit=room)
+        due = task_store.due_later(session, now=now, limit=room - len(cancels))
         asked = [task for task in due if _step(task) is Step.QUERY]
         admitted, wait = self._admitted(
             session, limits.QUERIES, asked, per_second=self._pace.queries_per_second, now=now
         )
-        return [*(task for task in due if _step(task) is not Step.QUERY), *admitted], wait
+        return [*cancels, *(task for task in due if _step(task) is not Step.QUERY), *admitted], wait
 
     @staticmethod
     def _admitted(
@@ -165,5 +166,6 @@ def _step(task: Task) -> Step:
         # a worker died in the middle of this very call, and the platform may have taken it
         return Step.SETTLE if task.lease is not None and task.kind == "audio" else Step.SUBMIT
     if task.platform_task_id is None:
-        return Step.SETTLE
+        # a stream's callback was here before the submit's answer, which then got lost: its liveId makes it safe
+        return Step.SUBMIT if task.kind == "live" else Step.SETTLE
     return Step.CANCEL if task.cancel_requested_at is not None and task.state == "processing" else Step.QUERY

@@ -49,6 +49,7 @@ _AFTER_FAULT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
 _LEAST_PAUSE_SECONDS = 0.01
+_NO_PLACE_PAUSE = timedelta(seconds=0.25)
 _LANES = {
     Step.UPLOAD: "uploads",
     Step.SUBMIT: "submits",
@@ -93,6 +94,7 @@ class Worker:
     def stop(self) -> None:
         """Take up nothing new, and end when what is in flight has ended."""
         self._stopping.set()
+        self._service.calls.stop()
         self._wake()
 
     async def run(self) -> None:
@@ -248,6 +250,9 @@ class Worker:
             self._client = await loop.run_in_executor(self._platform_threads, self._make_client)
         claimed = await self._in_database(self._claim_calls, room)
         self._call_again_at = claimed.again_at
+        if not claimed.calls and claimed.again_at is None:
+            # what is due waits for a place of its own: nothing that changes meanwhile hastens it
+            self._call_again_at = clock.now() + _NO_PLACE_PAUSE
         for call in claimed.calls:
             self._calling[_LANES[call.step]] += 1
             self._spawn(self._calls, self._call(self._client, call))

@@ -285,8 +285,15 @@ def due_files(
 
 
 def due_later(session: Session, *, now: datetime, limit: int) -> list[Task]:
-    """Return tasks that the platform has: to be asked for, canceled, or given up."""
-    return _due(session, tasks.c.state != "queued", now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
+    """Return tasks that the platform has: to be asked for, or given up."""
+    which = (tasks.c.state != "queued", sa.or_(tasks.c.state != "processing", tasks.c.cancel_requested_at.is_(None)))
+    return _due(session, *which, now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
+
+
+def due_cancels(session: Session, *, now: datetime, limit: int) -> list[Task]:
+    """Return running streams that are to be canceled."""
+    which = (_ACTIVE_STREAM, tasks.c.state == "processing", tasks.c.cancel_requested_at.is_not(None))
+    return _due(session, *which, now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
 
 
 def has_due(session: Session, *, now: datetime) -> bool:
