@@ -6,6 +6,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
+import hypothesis
 import pytest
 import structlog
 
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
     from webhook.bootstrap import Service
     from webhook.settings import Settings
+
+
+# how long an example takes, or is looked for, is no matter of what is right
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 class MakeSettings(Protocol):

@@ -18,7 +18,7 @@ import pytest
 import requests
 from rich.console import Console
 
-from tests.running import environment
+from tests.running import environment, tracing
 from webhook import demo
 from webhook.demo import service
 from webhook.demo.service import DemoFailed
@@ -42,7 +42,7 @@ class Place:
         self.temporary = directory / "temporary"
         self.here.mkdir()
         self.temporary.mkdir()
-        self.env = {**environment(directory), **SETTINGS, "TMPDIR": str(self.temporary)}
+        self.env = {**environment(directory), **SETTINGS, "TMPDIR": str(self.temporary), **tracing()}
 
     def start(self, *options: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -142,6 +142,13 @@ def test_a_filter_asks_for_all_its_criteria_of_a_slice(filter_: Filter, *, match
     assert wanted(filter_) is matches
 
 
+def test_findings_without_a_label_are_passed_over() -> None:
+    findings = [{"label": None}, {}, "customized", {"label": "ad"}]
+    data = {"task": TASK, "slice": {"risk_level": "high", "results": findings}}
+    assert wanted(Filter(labels=("ad",)), data=data)
+    assert not wanted(Filter(labels=("customized",)), data=data)
+
+
 def test_risk_levels_and_labels_look_at_the_verdict_in_tasks() -> None:
     assert wanted(Filter(risk_levels=("medium",), labels=("a*",)), type="task.completed", data=TASK_DATA)
     assert not wanted(Filter(risk_levels=("high",)), type="task.completed", data={**TASK_DATA, **SLICE_DATA})

@@ -190,6 +190,11 @@ def test_broken_multipart_is_malformed(body: bytes) -> None:
         forms.decode(body, MULTIPART)
 
 
+def test_multipart_without_a_boundary_is_malformed() -> None:
+    with pytest.raises(MalformedBody):
+        forms.decode(WHOLE + b"--edge--\r\n", "multipart/form-data")
+
+
 def test_a_field_sent_as_a_file_counts_as_well() -> None:
     body = part("checksum", "a") + part("content", "b", more='; filename="c.json"') + b"--edge--\r\n"
     assert forms.decode(body, MULTIPART).content == b"b"
