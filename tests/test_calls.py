@@ -514,6 +514,27 @@ def test_a_cancel_is_believed_when_a_query_says_that_the_stream_is_over(bench: B
     assert bench.events() == ["task.submitted", "stream.started", "slice.flagged", "task.canceled", "stream.ended"]
 
 
+@pytest.mark.parametrize("left", ["lost", "killed"])
+@pytest.mark.parametrize("turned_away", [BUSY, PlatformBusy(code=500, reason="platform_error", message="?")])
+def test_a_stream_that_may_run_already_is_canceled_on_the_platform_too(
+    bench: Bench, left: str, turned_away: PlatformBusy
+) -> None:
+    task = bench.submit(STREAM)
+    if left == "lost":
+        bench.work(Client(LOST))
+    else:
+        bench.claim()
+    bench.clock.advance(minutes=5)
+    bench.work(Client(turned_away))
+    assert bench.cancel(task).state == "queued"
+    bench.clock.advance(minutes=5)
+    client = Client("s1")
+    bench.work(client)
+    bench.work(client)
+    assert client.canceled == ["live_detection_byllm_global s1"]
+    assert bench.task(task).state == "canceled"
+
+
 def test_a_cancel_goes_out_while_queries_are_turned_away(bench: Bench) -> None:
     for _ in range(15):
         bench.submit(FILE)

@@ -287,7 +287,8 @@ class Calls:
         if error.reason in limits.PAUSES:
             # it concerns all tasks alike: they keep their places, and no attempt is used up
             limits.close(session, limit, reason=error.reason, now=self._now(), dice=self._dice)
-            task_store.update_task(session, call.task.id, held=call.lease, error=_error_shape(error), **RELEASED)
+            put_back = {"error": _error_shape(error), **_let_go(call)}
+            task_store.update_task(session, call.task.id, held=call.lease, **put_back)
             return
         limits.reopen(session, limit)
         if isinstance(error, PlatformRefused):
@@ -304,7 +305,7 @@ class Calls:
         # only what still waits is put off: a callback may have settled the task meanwhile
         current = task_store.task(session, call.task.id)
         waits = current is not None and current.state in ACTIVE_STATES and current.next_attempt_at is not None
-        values: dict[str, Any] = {"attempt_count": attempts, **RELEASED}
+        values = {"attempt_count": attempts, **_let_go(call, lost=isinstance(error, OutcomeUnknown))}
         if waits:
             values["next_attempt_at"] = self._now() + backoff.submit_delay(attempts_made=attempts, dice=self._dice)
             if call.task.state == "queued":
@@ -383,6 +384,18 @@ class Calls:
         if current is None or current.lease != call.lease or current.state not in ACTIVE_STATES:
             return
         self._tasks.finish(session, current, state="failed", error=_error_shape(error))
+
+
+def _let_go(call: Call, *, lost: bool = False) -> dict[str, Any]:
+    """Return what ends a call's lease.
+
+    A stream that the platform may run already keeps its name, by which `tasks` knows that it must be canceled there.
+
+    Args:
+        lost: whether the submit's answer was.
+    """
+    may_run = call.task.kind == "live" and call.task.state == "queued" and (lost or call.task.lease is not None)
+    return {"lease_until": None} if may_run else dict(RELEASED)
 
 
 _STILL_RUNS = PlatformBusy(
