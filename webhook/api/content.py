@@ -90,7 +90,7 @@ class Content:
         """
         response = Response(self.body, content_type=self.content_type)
         response.set_etag(self.etag)
-        response.accept_ranges = "bytes"
+        response.accept_ranges = "bytes"  # werkzeug 3.1.3 says it of parts only
         ending = _ENDINGS.get(self.content_type.partition(";")[0].strip().lower(), "")
         response.headers.set("Content-Disposition", "attachment", filename=f"{self.name}{ending}")
         response.headers.set("X-Content-Type-Options", "nosniff")
