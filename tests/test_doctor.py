@@ -21,7 +21,7 @@ from tests.running import Running, environment, free_port
 from tests.running import run as run_command
 from webhook import bootstrap, clock, doctor, processes, receivers, signatures, subscriptions
 from webhook import settings as settings_module
-from webhook.doctor import Check, State
+from webhook.doctor.checks import Check, State
 from webhook.errors import ServiceError
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
