@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from tests.cli.stub import PROBLEM, cuts
+from tests.cli.stub import PROBLEM, answers, cuts
 from tests.running import environment
+from webhook.cli.following import standing
 from webhook.cli.submit import exit_status
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from tests.running import Running
 
 _numbers = itertools.count()
+
+
+@pytest.fixture
+def submit(ask: RunCommand) -> RunCommand:
+    """Submit something to `running`, or to where the variables say; a verdict that does not come ends the waiting."""
+    return lambda *arguments, **variables: ask("submit", "--timeout", "60", *arguments, **variables)
 
 
 @pytest.fixture
@@ -56,9 +63,9 @@ def submitted(err: str) -> str:
 
 @pytest.mark.parametrize(("risk", "expected"), [("none", 0), ("low", 0), ("medium", 10), ("high", 20)])
 def test_the_exit_status_is_the_risk_level_s(
-    ask: RunCommand, running: Running, source: Callable[[str], str], risk: str, expected: int
+    submit: RunCommand, running: Running, source: Callable[[str], str], risk: str, expected: int
 ) -> None:
-    status, out, err = ask("submit", source(f"{risk},slices=3.mp3"), "--data-id", f"cli-{risk}")
+    status, out, err = submit(source(f"{risk},slices=3.mp3"), "--data-id", f"cli-{risk}")
     assert status == expected, err
     task = running.shown(f"/v1/tasks/{submitted(err)}")
     assert task["data_id"] == f"cli-{risk}"
@@ -83,8 +90,8 @@ def test_what_is_no_clean_verdict_is_no_exit_status_0(state: str, risk: str | No
     assert exit_status({"state": state, "risk_level": risk}) == expected
 
 
-def test_a_file_is_uploaded_and_its_verdict_shown(ask: RunCommand, running: Running, talk: Path) -> None:
-    status, out, err = ask("submit", str(talk), "--crypt-type", "SM3", "--referer", "https://example.com/ä")
+def test_a_file_is_uploaded_and_its_verdict_shown(submit: RunCommand, running: Running, talk: Path) -> None:
+    status, out, err = submit(str(talk), "--crypt-type", "SM3", "--referer", "https://example.com/ä")
     assert status == 20, err
     task = running.shown(f"/v1/tasks/{submitted(err)}")
     size = talk.stat().st_size
@@ -95,34 +102,64 @@ def test_a_file_is_uploaded_and_its_verdict_shown(ask: RunCommand, running: Runn
     assert re.search(r"0-10 s +high +political_entity", out)
 
 
-def test_a_task_that_fails_is_told_with_its_reason(ask: RunCommand, source: Callable[[str], str]) -> None:
-    status, out, err = ask("submit", source("404.mp3"))
+def test_a_task_that_fails_is_told_with_its_reason(submit: RunCommand, source: Callable[[str], str]) -> None:
+    status, out, err = submit(source("404.mp3"))
     assert (status, out) == (30, "")
     assert re.search(r"^webhook: task_\w+ failed: The platform could not download the source", err, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ({"state": "queued", "queue_position": None, "slice_count": 0}, "queued"),
+        ({"state": "queued", "queue_position": 1, "slice_count": 0}, "queued"),
+        ({"state": "queued", "queue_position": 4, "slice_count": 0}, "queued, 3 before it"),
+        ({"state": "processing", "queue_position": None, "slice_count": 0}, "processing"),
+        ({"state": "processing", "queue_position": None, "slice_count": 7}, "processing, 7 slices so far"),
+    ],
+)
+def test_it_is_told_how_a_task_stands(task: dict[str, Any], told: str) -> None:
+    assert standing(task) == told
+
+
+def test_what_keeps_a_task_queued_is_told_once(submit: RunCommand, stub: Stub) -> None:
+    error = {"code": 408, "reason": "not_authorized", "message": "Activate the service."}
+    task = {"id": "task_1", "source": {"url": "http://x/a.mp3"}, "queue_position": 2, "slice_count": 0, "error": None}
+    queued = {**task, "state": "queued", "risk_level": None}
+    over = {**task, "state": "failed", "risk_level": None}
+    verdict = {"task_id": "task_1", "risk_level": None}
+    trouble = answers(200, {**queued, "error": error})
+    stub.will(answers(201, queued), answers(200, queued), trouble, trouble, answers(200, over), answers(200, verdict))
+    status, out, err = submit("http://x/a.mp3", WEBHOOK_API_URL=stub.url)
+    assert (status, out) == (30, "")
+    assert err.count("Activate the service.") == 1
+    assert err.count("queued, 1 before it") == 2
+
+
 def test_when_the_time_is_over_the_task_goes_on(
-    ask: RunCommand, running: Running, source: Callable[[str], str]
+    submit: RunCommand, running: Running, source: Callable[[str], str]
 ) -> None:
-    status, out, err = ask("submit", source("high.mp3") + "?delay=600", "--timeout", "0")
+    status, out, err = submit(source("high.mp3") + "?delay=600", "--timeout", "0")
     assert (status, out) == (40, "")
     assert f"`webhook verdicts {submitted(err)}` shows it later" in err
     assert running.shown(f"/v1/tasks/{submitted(err)}")["state"] != "canceled"
 
 
-def test_who_does_not_wait_gets_the_id_alone(ask: RunCommand, running: Running, source: Callable[[str], str]) -> None:
-    status, out, err = ask("submit", source("high.mp3"), "--no-wait")
+def test_who_does_not_wait_gets_the_id_alone(
+    submit: RunCommand, running: Running, source: Callable[[str], str]
+) -> None:
+    status, out, err = submit(source("high.mp3"), "--no-wait")
     assert (status, err) == (0, "")
     assert running.shown(f"/v1/tasks/{out.strip()}")["kind"] == "audio"
-    status, out, err = ask("submit", source("high.mp3"), "--no-wait", "--json")
+    status, out, err = submit(source("high.mp3"), "--no-wait", "--json")
     assert (status, err) == (0, "")
     assert json.loads(out)["verdict"]["task_id"] == json.loads(out)["task"]["id"]
 
 
 def test_json_is_the_api_s_task_and_verdict_in_one_line(
-    ask: RunCommand, running: Running, source: Callable[[str], str]
+    submit: RunCommand, running: Running, source: Callable[[str], str]
 ) -> None:
-    status, out, err = ask("submit", source("medium.mp3"), "--json")
+    status, out, err = submit(source("medium.mp3"), "--json")
     assert (status, err) == (10, "")
     [line] = out.splitlines()
     shown = json.loads(line)
@@ -134,7 +171,7 @@ def test_json_is_the_api_s_task_and_verdict_in_one_line(
 
 @pytest.mark.usefixtures("_no_pauses")
 def test_an_answer_that_is_lost_on_the_way_does_not_submit_twice(
-    ask: RunCommand, running: Running, stub: Stub, talk: Path
+    submit: RunCommand, running: Running, stub: Stub, talk: Path
 ) -> None:
     def forward(got: Got) -> Any:
         with requests.Session() as session:
@@ -152,7 +189,7 @@ def test_an_answer_that_is_lost_on_the_way_does_not_submit_twice(
         handler.wfile.write(answer.content)
 
     stub.will(cuts(forward), cuts(forward), passes)
-    status, _, err = ask("submit", str(talk), "--data-id", "cli-lost", WEBHOOK_API_URL=stub.url)
+    status, _, err = submit(str(talk), "--data-id", "cli-lost", WEBHOOK_API_URL=stub.url)
     assert status == 20, err
     assert [got.method for got in stub.got[:4]] == ["POST", "POST", "POST", "GET"]
     [task] = running.items("/v1/tasks", data_id="cli-lost")
@@ -169,8 +206,8 @@ def test_an_answer_that_is_lost_on_the_way_does_not_submit_twice(
         ([], "FILE|URL"),
     ],
 )
-def test_wrong_usage_is_exit_status_1(ask: RunCommand, arguments: list[str], says: str) -> None:
-    status, out, err = ask("submit", *arguments)
+def test_wrong_usage_is_exit_status_1(submit: RunCommand, arguments: list[str], says: str) -> None:
+    status, out, err = submit(*arguments)
     assert (status, out) == (1, "")
     assert says in err
     assert "Traceback" not in err
@@ -185,7 +222,7 @@ def test_the_help_tells_the_exit_statuses(webhook: RunCommand) -> None:
 def test_a_terminal_gets_bars_and_colours(running: Running, talk: Path, tmp_path: Path) -> None:
     terminal, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "webhook", "submit", str(talk)],
+        [sys.executable, "-m", "webhook", "submit", str(talk), "--timeout", "60"],
         env=environment(tmp_path, WEBHOOK_API_URL=running.url, TERM="xterm-256color", COLUMNS="80"),
         stdout=theirs,
         stderr=theirs,

@@ -103,6 +103,17 @@ def test_one_is_shown_with_its_timeline(ask: RunCommand, running: Running, tasks
     assert shown == running.shown(f"/v1/verdicts/{task_id}")
 
 
+def test_hours_of_slices_are_shown_at_a_glance(ask: RunCommand, running: Running, platform: Platform) -> None:
+    source = platform.source(f"high,slices=400,flagged=30,n={MARK}-{next(_numbers)}.mp3")
+    task = running.made("/v1/tasks", {"url": source})
+    until(lambda: running.shown(f"/v1/tasks/{task['id']}")["state"] == "completed")
+    out = ask("verdicts", task["id"])[1]
+    assert "slice by slice, 7 in a block, in seconds, from an hour on in h:mm:ss" in out
+    assert len(re.findall("█{3,}", out)) == 5, "30 flagged slices, 7 in a block"
+    assert f"and 10 more: webhook verdicts {task['id']} --json" in out
+    assert len(out.splitlines()) < 80
+
+
 def test_one_that_failed_is_shown_with_its_reason(ask: RunCommand, running: Running, platform: Platform) -> None:
     task = running.made("/v1/tasks", {"url": platform.source(f"404,n={MARK}-{next(_numbers)}.mp3")})
     until(lambda: running.shown(f"/v1/tasks/{task['id']}")["state"] == "failed")

@@ -22,7 +22,7 @@ from webhook.cli.following import NewSlices, slices_path
 from webhook.cli.watch import _times
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.cli.conftest import RunCommand
@@ -50,7 +50,9 @@ def shown(service: Running, task: Any) -> Any:
 
 def test_a_stream_is_shown_from_its_start_to_its_end(webhook: RunCommand, watched: Running, room: str) -> None:
     url = ROOM.format(room) + "&end=finish"
-    status, out, err = webhook("submit", url, "--live-id", room, WEBHOOK_API_URL=watched.url, TZ="UTC")
+    status, out, err = webhook(
+        "submit", url, "--live-id", room, "--timeout", "60", WEBHOOK_API_URL=watched.url, TZ="UTC"
+    )
     assert status == 10, err
     lines = out.splitlines()
     assert re.fullmatch(r"started \d\d:\d\d:\d\d", lines[0])
@@ -82,25 +84,28 @@ class Watching:
     """`webhook watch` as a process."""
 
     def __init__(self, service: Running, directory: Path, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "webhook", "watch", *arguments],
-            env=environment(directory, WEBHOOK_API_URL=service.url),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._out, self._err = directory / "out", directory / "err"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "webhook", "watch", *arguments],
+                env=environment(directory, WEBHOOK_API_URL=service.url),
+                stdout=out,
+                stderr=err,
+            )
 
-    def line(self, beginning: str) -> str:
-        """Return the next line that begins so."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(beginning):
-                return line
-        raise AssertionError(f"no {beginning}: {self.process.communicate()}")
+    @property
+    def lines(self) -> list[str]:
+        """What it has shown so far."""
+        return self._out.read_text().splitlines()
+
+    @property
+    def said(self) -> str:
+        """What it has said on standard error."""
+        return self._err.read_text()
 
 
 @pytest.fixture
-def watching(watched: Running, tmp_path: Path) -> Iterator[Any]:
+def watching(watched: Running, tmp_path: Path) -> Iterator[Callable[..., Watching]]:
     """Watch a room; what is still there in the end is killed."""
     made: list[Watching] = []
 
@@ -111,19 +116,20 @@ def watching(watched: Running, tmp_path: Path) -> Iterator[Any]:
     yield start
     for one in made:
         one.process.kill()
-        one.process.communicate()
+        one.process.wait()
 
 
-def test_silence_is_told_when_it_comes_and_ctrl_c_ends_quietly(watched: Running, watching: Any, room: str) -> None:
+def test_silence_is_told_when_it_comes_and_ctrl_c_ends_quietly(
+    watched: Running, watching: Callable[..., Watching], room: str
+) -> None:
     task = watched.made("/v1/streams", {"url": ROOM.format(room) + "&end=never", "live_id": room})
     watch = watching(room)
-    silent = watch.line("silent since")
-    assert re.fullmatch(r"silent since \d\d:\d\d:\d\d\n", silent)
+    until(lambda: [line for line in watch.lines if re.fullmatch(r"silent since \d\d:\d\d:\d\d", line)], seconds=30)
     assert watch.process.poll() is None
     watch.process.send_signal(signal.SIGINT)
-    out, err = watch.process.communicate(timeout=30)
-    assert (watch.process.returncode, err) == (0, f"{room}: {task['id']}\n")
-    assert "ended" not in out
+    assert watch.process.wait(30) == 0
+    assert watch.said == f"{room}: {task['id']}\n"
+    assert not [line for line in watch.lines if "ended" in line]
     watched.delete(f"/v1/streams/{task['id']}")
 
 
