@@ -535,6 +535,24 @@ def test_a_stream_that_may_run_already_is_canceled_on_the_platform_too(
     assert bench.task(task).state == "canceled"
 
 
+def test_a_file_that_waits_for_its_callback_shows_no_error_of_an_earlier_submit(bench: Bench) -> None:
+    task = bench.submit(FILE)
+    bench.work(Client(BUSY))
+    assert bench.task(task).error
+    bench.clock.advance(minutes=5)
+    bench.work(Client(LOST))
+    assert (bench.task(task).state, bench.task(task).error) == ("processing", None)
+
+
+def test_a_canceled_stream_shows_no_error_of_its_submit(bench: Bench) -> None:
+    task = bench.submit(STREAM)
+    bench.work(Client(LOST))
+    bench.receive(task, signed.content(signed.piece(0), TaskId="s1", LiveId="room"))
+    bench.cancel(task)
+    bench.work(Client())
+    assert (bench.task(task).state, bench.task(task).error) == ("canceled", None)
+
+
 def test_a_cancel_goes_out_while_queries_are_turned_away(bench: Bench) -> None:
     for _ in range(15):
         bench.submit(FILE)

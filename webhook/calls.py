@@ -220,7 +220,8 @@ class Calls:
                 return
             if last is not None and last.has_data:
                 self._take(session, current.id, last, ends_stream=False)
-            self._tasks.finish(session, task_store.task(session, current.id) or current, state="canceled")
+            after = task_store.task(session, current.id) or current
+            self._tasks.finish(session, after, state="canceled", error=None)  # what its submit met is past
 
     def _take(self, session: Session, task_id: str, result: Result, *, ends_stream: bool) -> None:
         report = Report(result=result, received_at=self._now(), ends_stream=ends_stream)
@@ -325,7 +326,7 @@ class Calls:
             task_store.update_task(session, call.task.id, held=call.lease, **RELEASED)
             return
         deadline = self._now() + self._pace.unknown_outcome_wait
-        waiting = {"state": "processing", "next_attempt_at": deadline, "upload_size": None}
+        waiting = {"state": "processing", "error": None, "next_attempt_at": deadline, "upload_size": None}
         task_store.update_task(session, call.task.id, held=call.lease, **waiting, **RELEASED)
 
     def _settle_interrupted(self, session: Session, call: Call) -> None:
