@@ -63,6 +63,14 @@ class Platform:
         """Return what was accepted of a source, the newest first."""
         return [task for task in self._shown("/sandbox/tasks")["items"] if task["parameters"].get("url") == source]
 
+    def tasks_of(self, data_id: str) -> list[Any]:
+        """Return what was accepted under a `data_id`, as an upload is, whose source is not known before."""
+        return list(self._shown(f"/sandbox/tasks?data_id={data_id}")["items"])
+
+    def all_tasks(self) -> list[Any]:
+        """Return everything that was accepted, with its slices."""
+        return list(self._shown("/sandbox/tasks?slices=true")["items"])
+
     def ledger(self) -> Any:
         """Return what was accepted, answered and called back."""
         return self._shown("/sandbox/ledger")
