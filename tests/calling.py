@@ -49,11 +49,16 @@ class Client:
     Args:
         answers: of submits, cancels and uploads, in this order of calls.
         queries: of queries; the last one for all that follow.
+        probes: of probes; all that follow pass.
     """
 
-    def __init__(self, *answers: Answer, queries: tuple[Answer, ...] = (UNKNOWN,)) -> None:
+    def __init__(
+        self, *answers: Answer, queries: tuple[Answer, ...] = (UNKNOWN,), probes: tuple[Exception, ...] = ()
+    ) -> None:
         self.answers = list(answers)
         self.queries = list(queries)
+        self.probes = list(probes)
+        self.probed = 0
         self.submitted: list[dict[str, str]] = []
         self.canceled: list[str] = []
         self.asked: list[str] = []
@@ -73,6 +78,11 @@ class Client:
         answer = _given(self.queries[0] if len(self.queries) == 1 else self.queries.pop(0))
         assert isinstance(answer, Result)
         return answer
+
+    def probe(self, *, service: str) -> None:  # noqa: ARG002 - the client's signature
+        self.probed += 1
+        if self.probes:
+            raise self.probes.pop(0)
 
     def upload(self, path: Path, *, extension: str, progress: Callable[[], None]) -> dict[str, str]:
         self.uploaded.append(path.read_bytes())
@@ -120,11 +130,16 @@ class Bench:
         self.calls.carry_out(self.service.database.transaction, client, call=call)
 
     def work(self, client: Any) -> int:
-        """Carry out all that is due; return how much that was."""
-        claimed = self.claim()
-        for call in claimed:
+        """Carry out all that is due, also what a probe has let through; return how much that was, probes aside."""
+        with self.service.database.transaction() as session:
+            claimed = self.claims.claim(session, room=ROOM)
+        for call in claimed.calls:
             self.carry_out(client, call)
-        return len(claimed)
+        if not claimed.probes:
+            return len(claimed.calls)
+        for limit in claimed.probes:
+            self.calls.probe(self.service.database.transaction, client, limit=limit)
+        return len(claimed.calls) + self.work(client)
 
     def cancel(self, task: Task) -> Task:
         with self.service.database.transaction() as session:

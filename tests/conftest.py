@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import signal
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,12 +11,13 @@ import hypothesis
 import pytest
 import structlog
 
+from tests import databases
 from tests.clients import ADMIN_KEY, AppClient
 from tests.platform import Platform
 from tests.running import ENCRYPTION_KEYS, Running, sandbox_variables
 from tests.signed import UID
 from tests.subscriber import Subscriber
-from webhook import bootstrap, processes
+from webhook import bootstrap
 from webhook import settings as settings_module
 from webhook.app import create_app
 
@@ -27,8 +29,16 @@ if TYPE_CHECKING:
     from webhook.settings import Settings
 
 
-# how long an example takes, or is looked for, is no matter of what is right
-hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+# a shell starts what it puts in the background with SIGINT ignored, and the programs under test would inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# how long an example takes, or is looked for, is no matter of what is right; CI says the same of the same code
+hypothesis.settings.register_profile(
+    "untimed",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("untimed")
 
 
@@ -82,7 +92,7 @@ def settings(tmp_path: Path) -> MakeSettings:
     def make(**variables: str) -> Settings:
         return settings_module.load(
             {
-                "WEBHOOK_DATABASE_URL": f"sqlite:///{tmp_path}/webhook.db",
+                "WEBHOOK_DATABASE_URL": databases.url_of(tmp_path),
                 "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
                 "WEBHOOK_ADMIN_KEY": ADMIN_KEY,
                 "WEBHOOK_PLATFORM_UID": UID,
@@ -95,23 +105,14 @@ def settings(tmp_path: Path) -> MakeSettings:
     return make
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database at the newest revision, to be copied: migrating takes much longer than most tests."""
-    path = tmp_path_factory.mktemp("migrated") / "webhook.db"
-    processes.migrate(
-        settings_module.load({"WEBHOOK_DATABASE_URL": f"sqlite:///{path}", "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS})
-    )
-    return path
-
-
 @pytest.fixture
-def make_service(settings: MakeSettings, migrated: Path, tmp_path: Path) -> Iterator[MakeService]:
+def make_service(settings: MakeSettings, tmp_path: Path) -> Iterator[MakeService]:
     made: list[Service] = []
-    shutil.copyfile(migrated, tmp_path / "webhook.db")
+    fresh = {"WEBHOOK_DATABASE_URL": databases.fresh_url(tmp_path)}
+    fresh |= databases.directories(tmp_path)
 
     def make(**variables: str) -> Service:
-        service = bootstrap.build(settings(**variables))
+        service = bootstrap.build(settings(**fresh | variables))
         made.append(service)
         return service
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests import databases
 from tests.clients import ADMIN_KEY, NO_KEY, HttpClient
 from tests.signed import UID
 from tests.waiting import until
@@ -33,7 +34,8 @@ def free_port() -> int:
 def environment(directory: Path, **variables: str) -> dict[str, str]:
     """Return the environment of a command that works in a directory; nothing of ours leaks in."""
     return {name: value for name, value in os.environ.items() if name in _INHERITED} | {
-        "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
+        "WEBHOOK_DATABASE_URL": databases.url_of(directory),
+        **databases.directories(directory),
         "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "WEBHOOK_ADMIN_KEY": ADMIN_KEY,
         "WEBHOOK_PLATFORM_UID": UID,

@@ -15,16 +15,21 @@ from webhook.claims import UPLOAD_LEASE
 from webhook.errors import Conflict, PlatformBusy, PlatformRefused
 from webhook.store import events as event_store
 from webhook.store import limits as limit_store
-from webhook.store import tasks as task_store
+from webhook.store import lists as list_store
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from tests.conftest import Clock, MakeService
     from webhook.bootstrap import Service
+    from webhook.db import Session
+    from webhook.errors import PlatformError
     from webhook.payloads import Result
+    from webhook.tasks import NewTask
 
 NOT_AUTHORIZED = PlatformBusy(code=408, reason="not_authorized", message="Pay.")
+UNREACHABLE = PlatformBusy(code=None, reason="platform_unreachable", message="?")
 TOO_MANY_STREAMS = PlatformBusy(code=480, reason="concurrency_limited", message="Wait.")
 DAY = timedelta(days=1)
 
@@ -180,25 +185,25 @@ def test_a_file_whose_answer_was_lost_is_asked_for_once_a_callback_has_named_it(
 # limits shared by all
 
 
-def test_a_refused_account_stops_all_submissions_and_one_call_tries_it_again(bench: Bench) -> None:
+def test_a_refused_account_stops_all_submissions_and_a_probe_tries_it_again(bench: Bench) -> None:
     tasks = [bench.submit(FILE) for _ in range(5)]
     client = Client(*[NOT_AUTHORIZED] * 5)
     bench.work(client)
     assert len(client.submitted) == 5, "they were claimed together"
     assert bench.work(client) == 0
-    client = Client(NOT_AUTHORIZED)
+    client = Client(probes=(NOT_AUTHORIZED,))
     bench.clock.advance(minutes=15)
-    assert bench.work(client) == 1, "one tries"
     assert bench.work(client) == 0
+    assert client.probed == 1
     bench.clock.advance(minutes=15)
     client = Client("p1", "p2", "p3", "p4", "p5")
-    assert bench.work(client) == 1
+    assert bench.work(client) == 1, "one goes first"
     assert bench.work(client) == 4, "open again"
     assert {bench.task(task).state for task in tasks} == {"processing"}
     assert {bench.task(task).error is None for task in tasks} == {True}
 
 
-def test_a_closed_limit_uses_up_no_attempt_and_keeps_the_places(bench: Bench) -> None:
+def test_a_closed_limit_uses_up_no_attempt(bench: Bench) -> None:
     first = bench.submit(FILE)
     for _ in range(30):
         bench.work(Client(NOT_AUTHORIZED))
@@ -207,36 +212,119 @@ def test_a_closed_limit_uses_up_no_attempt_and_keeps_the_places(bench: Bench) ->
     assert (after.state, after.attempt_count) == ("queued", 0)
     assert after.error
     assert after.error["reason"] == "not_authorized"
-    bench.submit(FILE)
-    bench.clock.advance(minutes=15)
-    client = Client("p1", "p2")
-    bench.work(client)
-    bench.work(client)
+    bench.clock.advance(hours=1)
+    bench.work(Client("p1"))
     assert bench.task(first).platform_task_id == "p1"
 
 
-def test_a_stop_is_probed_at_no_cost_where_nothing_waits_to_be_submitted(bench: Bench) -> None:
-    task = bench.submit(STREAM)
+@pytest.mark.parametrize("refusal", [NOT_AUTHORIZED, BUSY, UNREACHABLE, LOST])
+@pytest.mark.parametrize("refused", [STREAM, FILE])
+def test_a_task_that_is_always_turned_away_does_not_stop_the_others(
+    bench: Bench, refused: NewTask, refusal: PlatformError
+) -> None:
+    bench.submit(msgspec.structs.replace(refused, source={"url": "https://example.com/refused"}))
+    bench.work(Client(refusal))
+    others = [bench.submit(FILE) for _ in range(3)]
+    client = Client()
+
+    def submit(*, service: str, parameters: dict[str, str]) -> str:
+        if parameters["url"].endswith("refused"):
+            raise refusal
+        client.submitted.append({"Service": service})
+        return f"p{len(client.submitted)}"
+
+    client.submit = submit  # type: ignore[method-assign]
+    for _ in range(10):
+        bench.clock.advance(seconds=2)
+        bench.work(client)
+    assert {bench.task(other).state for other in others} == {"processing"}
+
+
+def test_a_task_whose_query_is_always_turned_away_does_not_stop_the_others_queries(bench: Bench) -> None:
+    client = Client("refused", "other")
+    refused = bench.submit(FILE)
+    bench.work(client)
+    other = bench.submit(FILE)
+    bench.work(client)
+
+    def query(*, service: str, platform_task_id: str) -> Result:  # noqa: ARG001 - the client's signature
+        if platform_task_id == "refused":
+            raise BUSY
+        return result(signed.piece(0))
+
+    client.query = query  # type: ignore[method-assign]
+    bench.clock.advance(seconds=30)
+    for _ in range(10):
+        bench.work(client)
+        bench.clock.advance(seconds=2)
+    assert bench.task(other).state == "completed"
+    assert bench.task(refused).state == "processing"
+
+
+def test_where_only_submits_are_lost_one_file_is_risked_at_a_time(bench: Bench) -> None:
+    """A probe passes, since queries are answered; the first burst and then one a pause are as good as lost."""
+    for _ in range(30):
+        bench.submit(FILE)
+    client = Client(*[LOST] * 30)
+    bench.work(client)
+    assert len(client.submitted) == ROOM.submits
+    for _ in range(60):
+        bench.clock.advance(seconds=1)
+        bench.work(client)
+    assert len(client.submitted) <= ROOM.submits + 7
+
+
+def test_a_refused_query_is_probed_and_holds_up_no_task_for_long(bench: Bench) -> None:
+    files = [bench.submit(FILE)]
+    client = Client("refused", "good", queries=(NOT_AUTHORIZED,))
+    bench.work(client)
+    bench.clock.advance(seconds=30)
+    bench.work(client)
+    files.append(bench.submit(FILE))
+    bench.work(client)
+    client.queries = [result(signed.piece(0))]
+    for _ in range(40):
+        bench.clock.advance(seconds=1)
+        bench.work(client)
+    assert client.probed
+    assert {bench.task(file).state for file in files} == {"completed"}
+
+
+def test_what_was_turned_away_at_once_counts_as_one(bench: Bench) -> None:
+    for _ in range(8):
+        bench.submit(FILE)
+    bench.work(Client(*[NOT_AUTHORIZED] * 8))
+    bench.clock.advance(seconds=10)
+    client = Client(*[f"p{number}" for number in range(8)])
+    for _ in range(12):
+        bench.work(client)
+        bench.clock.advance(seconds=1)
+    assert len(client.submitted) == 8
+
+
+def test_a_stop_is_probed_once_at_a_time(bench: Bench) -> None:
+    bench.submit(FILE)
     bench.work(Client(NOT_AUTHORIZED))
-    bench.cancel(task)
-    client: Any = Client()
-    probes: list[str] = []
+    bench.clock.advance(minutes=15)
+    with bench.service.database.transaction() as session:
+        assert bench.claims.claim(session, room=ROOM).probes == [limits.SUBMITS]
+        assert bench.claims.claim(session, room=ROOM).probes == []
 
-    def probe(*, service: str) -> None:
-        probes.append(service)
-        if len(probes) == 1:
-            raise NOT_AUTHORIZED
 
-    client.probe = probe
-    for expected in (1, 2, 2):
-        bench.clock.advance(minutes=15)
-        with bench.service.database.transaction() as session:
-            claimed = bench.claims.claim(session, room=ROOM)
-            again = bench.claims.claim(session, room=ROOM)
-        assert not again.probe, "one at a time"
-        if claimed.probe:
-            bench.calls.probe(bench.service.database.transaction, client)
-        assert len(probes) == expected
+def close(session: Session, *, now: datetime) -> None:
+    limits.close(session, limits.SUBMITS, reason="not_authorized", called_at=now, now=now, dice=lambda: 0.5)
+
+
+def test_pauses_grow_until_a_task_passes_and_not_only_a_probe(service: Service, clock: Clock) -> None:
+    with service.database.transaction() as session:
+        for times in range(4):
+            close(session, now=clock())
+            closed = limit_store.limit(session, limits.SUBMITS)
+            assert closed.closed_until == clock() + timedelta(seconds=5 * 2**times)
+            clock.advance(minutes=15)
+            limits.reopen(session, limits.SUBMITS, probed=True)
+        limits.reopen(session, limits.SUBMITS)
+        assert limit_store.limit(session, limits.SUBMITS).closed_count == 0
 
 
 def test_too_fast_slows_all_down(bench: Bench) -> None:
@@ -315,12 +403,15 @@ def test_too_many_streams_hold_back_streams_and_no_files(bench: Bench) -> None:
 
 def test_the_queue_is_in_the_order_of_submission_with_streams_ahead(bench: Bench) -> None:
     files = []
-    for _ in range(2):
-        files.append(bench.submit(FILE).id)
+    for _ in range(3):
+        files.append(bench.submit(FILE))
         bench.clock.advance(seconds=1)
-    stream = bench.submit(STREAM).id
+    stream = bench.submit(STREAM)
     with bench.service.database.read() as session:
-        assert task_store.queue(session) == [stream, *files]
+        places = list_store.queue_places(session, [files[2], stream, files[0]])
+        assert places == {stream.id: 1, files[0].id: 2, files[2].id: 4}
+        assert list_store.queue_places(session, [files[1]]) == {files[1].id: 3}
+        assert list_store.queue_places(session, []) == {}
 
 
 # uploads
@@ -553,6 +644,36 @@ def test_a_canceled_stream_shows_no_error_of_its_submit(bench: Bench) -> None:
     assert (bench.task(task).state, bench.task(task).error) == ("canceled", None)
 
 
+@pytest.mark.parametrize("refusal", [UNKNOWN, NOT_AUTHORIZED, UNREACHABLE, TOO_MANY_STREAMS])
+def test_a_cancel_that_is_refused_is_asked_after(bench: Bench, refusal: PlatformError) -> None:
+    """The stream may go on, and cost; or it is over, and has brought something."""
+    task = bench.submit(STREAM)
+    over = result(signed.piece(0, risk="high"), TaskId="s1")
+    client = Client("s1", refusal, refusal, queries=(RUNNING, RUNNING, over))
+    bench.work(client)
+    bench.cancel(task)
+    for times in (1, 2):
+        bench.work(client)
+        assert (bench.task(task).state, len(client.asked)) == ("processing", times)
+        bench.clock.advance(minutes=15)
+    bench.work(client)
+    after = bench.task(task)
+    assert (after.state, after.slice_count, after.risk_level) == ("canceled", 1, "high")
+
+
+def test_cancels_stay_within_the_rate_of_queries(make_service: MakeService, clock: Clock) -> None:
+    bench = Bench(make_service(WEBHOOK_QUERIES_PER_SECOND="2"), clock)
+    streams = [bench.submit(msgspec.structs.replace(STREAM, live_id=f"room-{number}")) for number in range(9)]
+    bench.work(Client(*[f"s{number}" for number in range(9)]))
+    for stream in streams:
+        bench.cancel(stream)
+    client = Client(queries=(RUNNING,))
+    for _ in range(10):
+        bench.work(client)
+        clock.advance(seconds=0.1)
+    assert 1 <= len(client.asked) <= 2
+
+
 def test_a_cancel_goes_out_while_queries_are_turned_away(bench: Bench) -> None:
     for _ in range(15):
         bench.submit(FILE)
@@ -565,6 +686,7 @@ def test_a_cancel_goes_out_while_queries_are_turned_away(bench: Bench) -> None:
     client.answers = ["s1"]
     bench.work(client)
     bench.cancel(stream)
+    bench.clock.advance(seconds=0.1)
     client.queries = [UNKNOWN]
     bench.work(client)
     assert bench.task(stream).state == "canceled"
@@ -601,10 +723,8 @@ def test_a_stream_that_the_platform_never_started_raises_no_end(bench: Bench) ->
 
 def test_a_limit_that_was_closed_opens_for_all_once_a_call_passes(service: Service, clock: Clock) -> None:
     with service.database.transaction() as session:
-        for _ in range(4):
-            limits.close(session, limits.SUBMITS, reason="not_authorized", now=clock(), dice=lambda: 0.5)
-        closed = limit_store.limit(session, limits.SUBMITS)
-        assert closed.closed_until == clock() + timedelta(seconds=5 * 8)
+        close(session, now=clock())
+        assert limits.room(session, limits.SUBMITS, wanted=7, now=clock())[0] == 0
         limits.reopen(session, limits.SUBMITS)
         assert limits.room(session, limits.SUBMITS, wanted=7, now=clock()) == (7, None)
         assert event_store.events_after(session, 0, limit=1) == []

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from webhook.db import Database, claim_web
+from webhook.db import claim_web
+from webhook.db.sqlite import SqliteDatabase
 from webhook.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -19,25 +20,25 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    one = Database(f"sqlite:///{tmp_path}/test.db")
+def database(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    one = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")
     with one.transaction() as session:
         session.exec_driver_sql("CREATE TABLE numbers (value INTEGER)")
     yield one
     one.close()
 
 
-def numbers(database: Database) -> list[int]:
+def numbers(database: SqliteDatabase) -> list[int]:
     with database.read() as session:
         return list(session.execute(sa.text("SELECT value FROM numbers ORDER BY value")).scalars())
 
 
-def add(database: Database, value: int) -> None:
+def add(database: SqliteDatabase, value: int) -> None:
     with database.transaction() as session:
         session.exec_driver_sql("INSERT INTO numbers VALUES (?)", (value,))
 
 
-def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+def test_a_transaction_that_fails_leaves_nothing(database: SqliteDatabase) -> None:
     def fail() -> None:
         with database.transaction() as session:
             session.exec_driver_sql("INSERT INTO numbers VALUES (1)")
@@ -48,14 +49,14 @@ def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     assert numbers(database) == []
 
 
-def test_a_commit_is_synced_to_disk_through_the_write_ahead_log(database: Database) -> None:
+def test_a_commit_is_synced_to_disk_through_the_write_ahead_log(database: SqliteDatabase) -> None:
     with database.read() as session:
         assert session.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert session.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
 
-def test_writers_of_many_threads_and_connections_all_get_their_turn(database: Database, tmp_path: Path) -> None:
-    other = Database(f"sqlite:///{tmp_path}/test.db")  # as of another process: a lock file of its own
+def test_writers_of_many_threads_and_connections_all_get_their_turn(database: SqliteDatabase, tmp_path: Path) -> None:
+    other = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")  # as of another process: a lock file of its own
 
     def write(start: int) -> None:
         for value in range(start, start + 20):
@@ -70,10 +71,10 @@ def test_writers_of_many_threads_and_connections_all_get_their_turn(database: Da
     assert numbers(database) == list(range(160))
 
 
-def test_a_commit_of_anyone_is_seen_once(database: Database, tmp_path: Path) -> None:
+def test_a_commit_of_anyone_is_seen_once(database: SqliteDatabase, tmp_path: Path) -> None:
     changes = database.watch()
     assert not changes.seen()
-    other = Database(f"sqlite:///{tmp_path}/test.db")
+    other = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")
     add(other, 1)
     assert changes.seen()
     assert not changes.seen()
@@ -83,8 +84,10 @@ def test_a_commit_of_anyone_is_seen_once(database: Database, tmp_path: Path) -> 
     other.close()
 
 
-def test_the_bell_rings_in_the_process_that_listens_when_another_commits(database: Database, tmp_path: Path) -> None:
-    listener = Database(f"sqlite:///{tmp_path}/test.db")
+def test_the_bell_rings_in_the_process_that_listens_when_another_commits(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    listener = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")
     bell = listener.bell()
     if bell is None:
         pytest.skip("the path of the test's directory is too long for a socket")
@@ -100,7 +103,7 @@ def test_the_bell_rings_in_the_process_that_listens_when_another_commits(databas
 def test_a_directory_too_deep_for_a_socket_has_no_bell_and_commits_all_the_same(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
-    database = Database(f"sqlite:///{deep}/test.db")
+    database = SqliteDatabase(f"sqlite:///{deep}/test.db")
     assert database.bell() is None
     with database.transaction() as session:
         session.exec_driver_sql("CREATE TABLE numbers (value INTEGER)")
@@ -110,22 +113,22 @@ def test_a_directory_too_deep_for_a_socket_has_no_bell_and_commits_all_the_same(
 
 
 def test_without_file_locks_writers_wait_by_sqlite_s_own_means(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows."""
-    monkeypatch.setattr("webhook.db.fcntl", None)
+    monkeypatch.setattr("webhook.db.sqlite.fcntl", None)
     with claim_web(database.path), claim_web(database.path):
         add(database, 1)
     assert numbers(database) == [1]
 
 
-def test_only_one_web_process_has_a_database_until_it_lets_go(database: Database) -> None:
+def test_only_one_web_process_has_a_database_until_it_lets_go(database: SqliteDatabase) -> None:
     with claim_web(database.path), pytest.raises(DatabaseError, match="Another web process serves"):
         claim_web(database.path)
     claim_web(database.path).close()
 
 
-def test_a_checkpoint_brings_what_was_committed_into_the_file_itself(database: Database) -> None:
+def test_a_checkpoint_brings_what_was_committed_into_the_file_itself(database: SqliteDatabase) -> None:
     add(database, 12345)
     before = database.path.read_bytes()
     database.checkpoint()
@@ -133,7 +136,7 @@ def test_a_checkpoint_brings_what_was_committed_into_the_file_itself(database: D
     assert numbers(database) == [12345]
 
 
-def test_a_constraint_that_does_not_hold_is_no_trouble_of_the_database(database: Database) -> None:
+def test_a_constraint_that_does_not_hold_is_no_trouble_of_the_database(database: SqliteDatabase) -> None:
     with database.transaction() as session:
         session.exec_driver_sql("CREATE UNIQUE INDEX one ON numbers (value)")
     add(database, 1)
@@ -143,17 +146,17 @@ def test_a_constraint_that_does_not_hold_is_no_trouble_of_the_database(database:
 
 
 def test_more_readers_than_connections_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhook.db._POOL", 1)
-    small = Database(f"sqlite:///{tmp_path}/test.db")
+    monkeypatch.setattr("webhook.db.sqlite._POOL", 1)
+    small = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")
     small._engine.pool._timeout = 0.01  # type: ignore[attr-defined] # of the pool that it has, QueuePool
     with small.read(), small.read(), pytest.raises(DatabaseError, match="all connections are in use"), small.read():
         pass
     small.close()
 
 
-def test_a_locked_database_is_told_in_words(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhook.db._BUSY_SECONDS", 0.01)
-    impatient = Database(f"sqlite:///{database.path}")
+def test_a_locked_database_is_told_in_words(database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook.db.sqlite._BUSY_SECONDS", 0.01)
+    impatient = SqliteDatabase(f"sqlite:///{database.path}")
     holder = sqlite3.connect(database.path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(DatabaseError, match="another program holds the database locked"):
@@ -163,7 +166,7 @@ def test_a_locked_database_is_told_in_words(database: Database, monkeypatch: pyt
     impatient.close()
 
 
-def test_a_full_disk_is_told_in_words_and_loses_nothing(database: Database) -> None:
+def test_a_full_disk_is_told_in_words_and_loses_nothing(database: SqliteDatabase) -> None:
     add(database, 1)
 
     def fill() -> None:
@@ -176,8 +179,8 @@ def test_a_full_disk_is_told_in_words_and_loses_nothing(database: Database) -> N
     assert numbers(database) == [1]
 
 
-def test_a_read_only_database_is_told_in_words(database: Database) -> None:
-    read_only = Database(f"sqlite:///file:{database.path}?mode=ro&uri=true")
+def test_a_read_only_database_is_told_in_words(database: SqliteDatabase) -> None:
+    read_only = SqliteDatabase(f"sqlite:///file:{database.path}?mode=ro&uri=true")
     read_only.path = database.path
     with pytest.raises(DatabaseError, match="read-only"):
         add(read_only, 1)
@@ -185,7 +188,7 @@ def test_a_read_only_database_is_told_in_words(database: Database) -> None:
 
 
 def test_a_directory_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
-    lost = Database(f"sqlite:///{tmp_path}/nowhere/test.db")
+    lost = SqliteDatabase(f"sqlite:///{tmp_path}/nowhere/test.db")
     with pytest.raises(DatabaseError, match="does its directory exist"), lost.read():
         pass
     with pytest.raises(DatabaseError, match="mend the permissions"), lost.transaction():
@@ -199,7 +202,7 @@ def test_a_directory_that_is_not_there_is_told_in_words(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_told_in_words(tmp_path: Path) -> None:
     (tmp_path / "test.db").write_bytes(b"this is a text, and a long one, not a database" * 50)
-    broken = Database(f"sqlite:///{tmp_path}/test.db")
+    broken = SqliteDatabase(f"sqlite:///{tmp_path}/test.db")
     with pytest.raises(DatabaseError, match="not an SQLite database"), broken.read():
         pass
     with pytest.raises(DatabaseError, match="not an SQLite database"):

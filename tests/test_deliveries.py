@@ -14,10 +14,11 @@ from cloudevents.core.formats.json import JSONFormat
 from standardwebhooks import Webhook
 
 from webhook import subscriptions
-from webhook.deliveries import Claim, Deliveries, Settlement, Turn
+from webhook.deliveries import Claim, Deliveries, Settlement, Turn, _Written
+from webhook.grants import Places
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
-from webhook.transport import Outcome
+from webhook.transports import Message, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,11 +41,11 @@ class Transport:
         self.retry_after = retry_after
         self.sent: list[tuple[str, Mapping[str, str], bytes]] = []
 
-    async def send(self, *, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        self.sent.append((url, headers, body))
+    async def send(self, *, subscription_id: str, url: str, message: Message) -> Outcome:  # noqa: ARG002
+        self.sent.append((url, message.headers, message.body))
         answer = self.answers.pop(0) if self.answers else 204
         if isinstance(answer, str):
-            return Outcome(status=None, error=answer, retry_after=None, duration_ms=1)
+            return Outcome(error=answer, duration_ms=1)
         error = None if answer < 300 else f"http_{answer}"
         return Outcome(status=answer, error=error, retry_after=self.retry_after, duration_ms=1)
 
@@ -58,7 +59,13 @@ class Bench:
         self.settlements: list[Settlement] = []
         self.in_flight: Counter[str] = Counter()
         self.deliveries = Deliveries(
-            keyring=service.keyring, ingest=service.ingest, lease=LEASE, source=None, now=clock, dice=lambda: 0.5
+            keyring=service.keyring,
+            ingest=service.ingest,
+            lease=LEASE,
+            timeout=LEASE / 2,
+            source=None,
+            now=clock,
+            dice=lambda: 0.5,
         )
 
     def subscribe(self, url: str = "http://127.0.0.1:9/hook", **wishes: Any) -> tuple[Subscription, str]:
@@ -79,8 +86,7 @@ class Bench:
                 session,
                 lease=lease,
                 settlements=settlements,
-                room=lambda subscription: room - self.in_flight[subscription],
-                total_room=total,
+                places=Places(total=total, share=room, taken=self.in_flight),
                 sweep=sweep,
             )
 
@@ -390,6 +396,7 @@ def test_a_dead_delivery_can_be_retried_and_has_its_whole_schedule_again(bench: 
     assert dead.state == "dead"
     with bench.service.database.transaction() as session:
         assert delivery_store.make_due(session, dead.id, now=bench.clock())
+        subscriptions.resume(session, subscription.id)
     bench.deliver(transport)
     bench.turn()
     (retried,) = bench.owed(subscription)
@@ -416,12 +423,23 @@ def test_recover_sends_again_what_failed_since_a_time(bench: Bench) -> None:
     assert bench.deliver(Transport()) == 1
 
 
+def test_events_written_again_and_again_are_kept_once() -> None:
+    written = _Written()
+    body = b"x" * 3_000_000
+    for _ in range(100):
+        written.put("evt_1", "standard", ("application/json", body))
+    written.put("evt_2", "standard", ("application/json", body))
+    assert written.get("evt_1", "standard") == written.get("evt_2", "standard") == ("application/json", body)
+    written.put("evt_3", "standard", ("application/json", body))
+    assert written.get("evt_1", "standard") is None
+
+
 def test_more_events_than_a_turn_takes_are_told(bench: Bench) -> None:
     bench.subscribe()
     events = [bench.service.ingest.event("slice.flagged", FLAGGED) for _ in range(201)]
     with bench.service.database.transaction() as session:
         event_store.insert_events(session, events)
-    assert bench.turn(room=300, total=300).behind
-    turn = bench.turn(room=300, total=300)
+    assert bench.turn(room=300, total=1000).behind
+    turn = bench.turn(room=300, total=1000)
     assert not turn.behind
     assert len(turn.claims) == 1

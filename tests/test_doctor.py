@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from tests import databases
 from tests.platform import Platform
 from tests.running import Running, environment, free_port
 from tests.running import run as run_command
@@ -128,6 +129,7 @@ def test_a_missing_directory_is_wrong(environ: dict[str, str], tmp_path: Path) -
     assert found(environ, "database").state == "wrong"
 
 
+@databases.needs_sqlite
 def test_a_directory_that_cannot_be_written_to_is_wrong(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +152,7 @@ def test_keys_that_do_not_open_the_database_are_wrong(environ: dict[str, str]) -
     assert found(environ, "encryption keys").state == "wrong"
 
 
+@databases.needs_sqlite
 def test_a_key_file_that_others_may_read_is_wrong(environ: dict[str, str], tmp_path: Path) -> None:
     del environ["WEBHOOK_ENCRYPTION_KEYS"]
     settings = settings_module.load(environ)
@@ -254,7 +257,7 @@ REFUSALS = [
     (400, "InvalidTimeStamp.Expired", "The time here is 2"),
     (403, "InvalidSecurityToken.Expired", "ALIBABA_CLOUD_SECURITY_TOKEN"),
     (403, "Forbidden.RAM", "AliyunYundunGreenWebFullAccess"),
-    (400, "SomethingNew", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
+    (403, "SomethingNew", "ALIBABA_CLOUD_ACCESS_KEY_ID"),
     (500, "InternalError", "internal error"),
     (200, 408, "not activated"),
     (200, 500, "internal error"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from tests import databases
 from tests.segment_server import AUDIO, Answer, SegmentServer
 from webhook import backoff
 from webhook.addresses import AddressPolicy
@@ -116,6 +117,7 @@ def test_audio_is_saved_and_given_back(desk: Desk, server: SegmentServer, tmp_pa
     assert str(file).endswith(f"/evidence/task_1/{row.slice_key.hex()}")
 
 
+@databases.needs_sqlite
 def test_neither_audio_nor_link_lies_open_on_the_disk(desk: Desk, server: SegmentServer, tmp_path: Path) -> None:
     desk.want(f"{server.answer('/private-link', Answer())}?Signature=a-signature")
     desk.work()

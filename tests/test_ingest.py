@@ -15,15 +15,18 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests import databases
 from webhook import models, payloads
 from webhook.crypto import Keyring
-from webhook.db import Database
+from webhook.db import open_database
 from webhook.errors import Unreadable
 from webhook.ingest import Arrival, Ingest
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
+from webhook.store import lists as list_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
+from webhook.store.lists import TaskQuery
 from webhook.store.tasks import Address, Task
 
 if TYPE_CHECKING:
@@ -41,12 +44,8 @@ RECEIVER = Address(id="rcv_1", receiver=True, crypt_type="SHA256", uid=None, sec
 class Store:
     """A database, the ingest over it, and a look at what it wrote."""
 
-    def __init__(self, path: Path) -> None:
-        url = f"sqlite:///{path}"
-        engine = sa.create_engine(url)
-        models.metadata.create_all(engine)
-        engine.dispose()
-        self.database = Database(url)
+    def __init__(self, directory: Path) -> None:
+        self.database = open_database(databases.fresh_url(directory))
         self.ingest = Ingest(KEYRING, now=lambda: NOW)
         self._numbers = count(1)
 
@@ -83,7 +82,7 @@ class Store:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "webhook.db")
+    made = Store(tmp_path)
     yield made
     made.database.close()
 
@@ -216,6 +215,14 @@ def test_a_code_that_says_wait_changes_no_verdict(store: Store) -> None:
     assert (after.state, after.risk_level) == ("processing", None)
 
 
+def test_none_found_yet_is_not_known_to_be_none(store: Store) -> None:
+    address = store.new_task(kind="live", live_id="room-1")
+    store.accept(arrival(address, {"Code": 280, "Data": {"RiskLevel": "none", "SliceDetails": []}}))
+    assert (store.task(address.id).state, store.task(address.id).risk_level) == ("processing", None)
+    store.accept(arrival(address, {"Code": 404, "Message": "broken"}))
+    assert (store.task(address.id).state, store.task(address.id).risk_level) == ("failed", None)
+
+
 def test_a_slice_that_gets_worse_is_flagged_once_and_its_labels_follow(store: Store) -> None:
     address = store.new_task()
     store.accept(arrival(address, content(piece(0, "low", labels=["a", "b"]), piece(1, "low", labels=["b"]))))
@@ -293,7 +300,7 @@ def test_unreadable_content_at_a_receiver_makes_no_task(store: Store) -> None:
 
 def external(store: Store) -> list[Task]:
     with store.database.read() as session:
-        return task_store.list_tasks(session, task_store.TaskQuery(limit=200))
+        return list_store.list_tasks(session, TaskQuery(limit=200))
 
 
 def test_a_receiver_makes_one_task_for_each_task_id_of_the_signed_content(store: Store) -> None:
@@ -445,5 +452,6 @@ def test_a_tasks_summary_is_that_of_its_slices(store: Store, contents: list[Any]
     expected = Counter(label for each in slices for label in {finding.label for finding in each.results})
     assert {each.label: each.slices for each in after.labels} == dict(expected)
     with store.database.read() as session:
-        noted = session.execute(sa.select(models.task_labels.c.label).where(models.task_labels.c.task_id == address.id))
-        assert set(noted.scalars()) >= set(expected)
+        noted = session.execute(sa.select(models.task_labels).where(models.task_labels.c.task_id == address.id))
+        listed_by = ("audio", after.service, after.risk_level, after.updated_at, after.id)
+        assert {tuple(row) for row in noted} == {(label, *listed_by) for label in expected}

@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from tests import databases
 from webhook import migrations, models
 
 if TYPE_CHECKING:
@@ -48,6 +49,29 @@ def test_the_code_names_the_newest_revision() -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations.__path__[0]))
     assert ScriptDirectory.from_config(config).get_current_head() == models.REVISION
+
+
+def test_labels_that_were_noted_before_are_noted_with_what_their_task_is_listed_by(tmp_path: Path) -> None:
+    engine = sa.create_engine(databases.url_of(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    task = {"id": "task_1", "kind": "live", "service": "s", "updated_at": 7, "labels": '[{"label":"a\\u0000"}]'}
+    rest = {"origin": "submitted", "state": "completed", "source": "{}", "crypt_type": "SHA256", "created_at": 7}
+    counts = dict.fromkeys(("slice_count", "flagged_slice_count", "attempt_count"), 0)
+    tasks = sa.table("tasks", *[sa.column(name) for name in task | rest | counts])
+    pairs = sa.table("task_labels", sa.column("label"), sa.column("task_id"))
+    noted: list[list[tuple[str, ...]]] = []
+    for move, revision in ((command.upgrade, "0003"), (command.upgrade, "0005"), (command.downgrade, "0003")):
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            move(config, revision)
+            if not noted:
+                connection.execute(sa.insert(tasks), [task | rest | counts])
+                gone = [{"label": label, "task_id": "task_1"} for label in ("a\ufffd", "gone")]
+                connection.execute(sa.insert(pairs), gone)
+            noted.append([tuple(row) for row in connection.exec_driver_sql("SELECT * FROM task_labels")])
+    assert noted[1:] == [[("a\ufffd", "live", "s", "", 7, "task_1")], [("a\ufffd", "task_1")]]
+    engine.dispose()
 
 
 def test_a_downgrade_leaves_nothing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import databases
 from tests.clients import NO_KEY
 from tests.running import Command, Running, children, environment, free_port, is_running, run, tracing
 from tests.signed import content, form, piece
@@ -52,29 +53,24 @@ def test_serve_stops_with_status_0_and_leaves_no_process(serving: Running, numbe
     assert "Traceback" not in serving.command.log
 
 
-def test_what_a_killed_parent_leaves_ends_by_itself_and_frees_the_port(serving: Running) -> None:
-    pids = serving.command.pids()
+def test_what_a_killed_parent_leaves_ends_by_itself_and_is_waited_for(serving: Running) -> None:
     os.kill(serving.command.pid, signal.SIGKILL)
     serving.command.wait()
-    until(lambda: not any(map(is_running, pids)), seconds=60)
     serving.start()
     assert serving.get("/livez", key=NO_KEY).status == 200
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_process_that_ends_as_soon_as_it_is_started_ends_the_service_which_says_so(
-    tmp_path: Path, which: int
-) -> None:
-    """It would otherwise be started again and again."""
+def test_a_process_that_is_killed_as_soon_as_it_is_started_is_started_again(tmp_path: Path, which: int) -> None:
     one = Running(tmp_path)
     env = environment(tmp_path, **one.variables, **tracing())
     command = Command("serve", env=env, log=tmp_path / "log")
     pids = until(lambda: found if len(found := children(command.pid)) == 2 else None)
     os.kill(pids[which], signal.SIGKILL)
-    assert command.wait() == 1
-    assert "A process ended as soon as it was started; the service stops." in command.log
+    until(lambda: "A process ended by itself; it is started again." in command.log)
+    until(lambda: len(children(command.pid)) == 2)
+    assert command.stop() == 0
     assert "Traceback" not in command.log
-    until(lambda: not any(map(is_running, pids)))
 
 
 def test_a_process_that_refuses_what_it_finds_says_why_and_ends_the_service(tmp_path: Path) -> None:
@@ -82,9 +78,11 @@ def test_a_process_that_refuses_what_it_finds_says_why_and_ends_the_service(tmp_
     ended = run(tmp_path, "serve", WEBHOOK_BIND="127.0.0.1:0", WEBHOOK_ENCRYPTION_KEYS=f"k1:{'A' * 43}=", **tracing())
     assert ended.returncode == 1
     assert "WEBHOOK_ENCRYPTION_KEYS: holds no key that opens" in ended.stderr
+    assert "A process ended as soon as it was started; the service stops." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
+@databases.needs_sqlite
 @pytest.mark.parametrize("command", ["serve", "web"])
 def test_a_second_web_process_at_a_database_is_refused(running: Running, command: str) -> None:
     bind = f"127.0.0.1:{free_port()}"
@@ -93,7 +91,7 @@ def test_a_second_web_process_at_a_database_is_refused(running: Running, command
     assert "webhook.db" in sentence
 
 
-def test_what_is_still_taken_is_waited_for_and_refused_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_still_taken_is_waited_for_and_refused_in_the_end() -> None:
     taken = [DatabaseError("Another has it."), DatabaseError("Another has it.")]
 
     def take() -> str:
@@ -101,11 +99,10 @@ def test_what_is_still_taken_is_waited_for_and_refused_in_the_end(monkeypatch: p
             raise taken.pop()
         return "ours"
 
-    assert processes._awaited(take) == "ours"
+    assert processes._awaited(take, seconds=60) == "ours"
     taken.append(DatabaseError("Another has it."))
-    monkeypatch.setattr(processes, "_FREED_SECONDS", 0)
     with pytest.raises(DatabaseError, match="Another has it"):
-        processes._awaited(take)
+        processes._awaited(take, seconds=0)
 
 
 def test_a_port_that_is_taken_is_told_before_anything_is_made(tmp_path: Path) -> None:
@@ -125,6 +122,21 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "WEBHOOK_DATABASE_URL" in sentence
 
 
+@databases.needs_sqlite
+def test_a_directory_in_the_database_s_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "webhook.db").mkdir()
+    sentence = refusal(tmp_path, "migrate")
+    assert "webhook.db is not a file" in sentence
+    assert "WEBHOOK_DATABASE_URL" in sentence
+
+
+def test_a_place_for_uploads_that_is_no_directory_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    elsewhere = {"WEBHOOK_UPLOAD_DIRECTORY": f"{tmp_path}/file/uploads", "WEBHOOK_BIND": "127.0.0.1:0"}
+    assert refusal(tmp_path, "serve", **elsewhere).startswith("webhook: WEBHOOK_UPLOAD_DIRECTORY: ")
+
+
+@databases.needs_sqlite
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "webhook.db").write_bytes(b"something else altogether, and long enough\n" * 50)
     sentence = refusal(tmp_path, "migrate")
@@ -132,6 +144,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     assert "not an SQLite database" in sentence
 
 
+@databases.needs_sqlite
 def test_a_read_only_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "webhook.db").touch()
     (tmp_path / "webhook.db").chmod(0o400)
@@ -144,6 +157,7 @@ def test_a_read_only_database_is_told(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
+@databases.needs_sqlite
 def test_a_database_that_another_program_holds_locked_is_told(tmp_path: Path) -> None:
     other = sqlite3.connect(tmp_path / "webhook.db", isolation_level=None)
     try:

@@ -33,16 +33,19 @@ def test_an_empty_value_is_none() -> None:
         ("WEBHOOK_DATABASE_URL", "nonsense"),
         ("WEBHOOK_DATABASE_URL", "sqlite://"),
         ("WEBHOOK_DATABASE_URL", "sqlite:///:memory:"),
-        ("WEBHOOK_DATABASE_URL", "postgresql+psycopg://localhost/x"),
         ("WEBHOOK_BIND", "8000"),
         ("WEBHOOK_BIND", "localhost:99999"),
         ("WEBHOOK_BIND", ":8000"),
         ("WEBHOOK_PUBLIC_URL", "hooks.example.com"),
         ("WEBHOOK_PUBLIC_URL", "ftp://hooks.example.com"),
         ("WEBHOOK_PUBLIC_URL", "https://hooks.example.com?x=1"),
+        ("WEBHOOK_PUBLIC_URL", "https://hooks example.com"),
+        ("WEBHOOK_PUBLIC_URL", "https://user:password@hooks.example.com"),
+        ("WEBHOOK_PUBLIC_URL", "https://[hooks]"),
         ("WEBHOOK_PLATFORM_UID", "12 34"),
         ("WEBHOOK_PLATFORM_REGION", "mars-1"),
         ("WEBHOOK_PLATFORM_ENDPOINT", "ftp://x"),
+        ("WEBHOOK_PLATFORM_ENDPOINT", "https://green.example/some/path"),
         ("WEBHOOK_ALLOWED_PRIVATE_NETWORKS", "10.0.0.0/8,nonsense"),
         ("WEBHOOK_FLAG_LEVEL", "severe"),
         ("WEBHOOK_SM3_SCHEME", "both"),
@@ -72,9 +75,25 @@ def test_a_wrong_setting_is_refused_by_name_with_its_mend(variable: str, value: 
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://user:hunter2@localhost/x",
+        "mysql://localhost/x?user=user&password=hunter2",
+        "mysql://user:hunter2",
+        "sqlite://user:hunter2@localhost/x.db",
+    ],
+)
+def test_the_password_in_a_refused_database_url_is_not_repeated(url: str) -> None:
+    with pytest.raises(SettingError, match="WEBHOOK_DATABASE_URL") as refusal:
+        load({"WEBHOOK_DATABASE_URL": url})
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
     ("variable", "secret"),
     [
         ("WEBHOOK_ADMIN_KEY", "hunter2"),
+        ("WEBHOOK_ADMIN_KEY", "hunter2 with blanks, that no header can hold"),
         ("WEBHOOK_ENCRYPTION_KEYS", "hunter2"),
         ("WEBHOOK_ENCRYPTION_KEYS", "k1:hunter2"),
         ("WEBHOOK_ENCRYPTION_KEYS", f"k1:{base64.b64encode(b'hunter2').decode()}"),

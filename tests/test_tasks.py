@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from tests import signed
-from tests.calling import FILE, LOST, REFUSED, STREAM, UNKNOWN, Bench, Client
+from tests.calling import FILE, LOST, REFUSED, RUNNING, STREAM, UNKNOWN, Bench, Client
 from webhook.claims import LEASE
 from webhook.errors import Conflict, PlatformBusy
 
@@ -197,7 +197,8 @@ def test_a_stream_that_the_platform_has_not_heard_of_is_canceled_at_once(bench: 
 
 def test_a_running_stream_is_canceled_when_the_platform_has_confirmed_it(bench: Bench) -> None:
     task = bench.submit(STREAM)
-    client = Client("p1", PlatformBusy(code=500, reason="platform_error", message="Later."))
+    busy = PlatformBusy(code=500, reason="platform_error", message="Later.")
+    client = Client("p1", busy, queries=(RUNNING, UNKNOWN))
     bench.work(client)
     assert bench.cancel(task).state == "processing"
     bench.work(client)

@@ -22,10 +22,11 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from webhook import __version__, connections, transport
+from webhook import __version__, connections
 from webhook.addresses import AddressPolicy
 from webhook.connections import Resolver
-from webhook.transport import HttpTransport, Outcome
+from webhook.transports import Outcome, http
+from webhook.transports.http import HttpTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -132,8 +133,8 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def attempt(url: str, policy: AddressPolicy = LOOPBACK, **options: Any) -> Outcome:
-    async with HttpTransport(policy, **options) as http:
-        return await http.send(url=url, headers={}, body=b"{}")
+    async with HttpTransport(policy, **options) as sender:
+        return await sender.send(url=url, headers={}, body=b"{}")
 
 
 def attempt_with(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]], **options: Any) -> Outcome:
@@ -363,7 +364,7 @@ def test_an_answer_that_does_not_come_in_time_is_a_timeout(
 
 def test_a_body_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attempt_with(drip_body, timeout_seconds=0.1).delivered
-    monkeypatch.setattr(transport, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(http, "DRAIN_SECONDS", 0.05)
     assert attempt_with(drip_body, timeout_seconds=5).duration_ms < 2000
 
 
@@ -625,7 +626,7 @@ def test_the_socket_is_refused_even_if_the_resolver_let_the_address_pass(
     monkeypatch: pytest.MonkeyPatch, connected: list[str]
 ) -> None:
     names = Names(["10.0.0.1", "127.0.0.1"])
-    monkeypatch.setattr(connections._Gate, "resolve", lambda _, *args, **options: names.resolve(*args, **options))
+    monkeypatch.setattr(connections.Gate, "resolve", lambda _, *args, **options: names.resolve(*args, **options))
 
     async def scenario() -> list[Outcome]:
         async with listening() as subscriber, HttpTransport(LOOPBACK, resolver=names, timeout_seconds=0.2) as http:

@@ -110,7 +110,7 @@ def test_an_event_is_delivered_and_its_attempt_is_noted(
     subscription = subscribe(client, subscriber.url(path))
     with working(service):
         raise_events(client, 3)
-        until(lambda: {each["state"] for each in deliveries(client, subscription)} == {"delivered"})
+        until(lambda: [each["state"] for each in deliveries(client, subscription)] == ["delivered"] * 3)
     assert sorted(each.id for each in subscriber.received(path)) == sorted(event["id"] for event in client.feed())
     for each in deliveries(client, subscription):
         [attempt] = each["attempts"]

@@ -1,4 +1,4 @@
-"""Which addresses a subscriber may live at: literals are judged here, and `transport` asks before each connection."""
+"""Which addresses a subscriber may live at: literals are judged here, and `connections` asks before each connection."""
 
 from __future__ import annotations
 
@@ -200,7 +200,8 @@ class AddressPolicy:
             raise AddressRefused(f"{address} is reserved.")
         if plaintext:
             raise AddressRefused(
-                f"{address} is public, and plain http:// is for allowed private networks: use https://."
+                f"{address} is public, and plain http:// is for allowed private networks, as are brokers without TLS: "
+                "use https://, amqps://, rediss:// or tls://."
             )
 
     def check_url(self, url: str) -> None:
@@ -213,7 +214,7 @@ class AddressPolicy:
         parsed = parse_url(url)
         host = parsed.raw_host or ""
         plaintext = parsed.scheme == "http"
-        if _is_address(host):
+        if is_address(host):
             self.check(host, plaintext=plaintext)
         elif plaintext and not self.allowed:
             raise AddressRefused("Plain http:// is for allowed private networks, and there are none: use https://.")
@@ -246,7 +247,7 @@ def parse_url(url: str, *, longest: int = MAX_URL_LENGTH) -> yarl.URL:
     if "@" in authority:
         raise ValueError("The URL has a user name or password: use the signature to know who calls.")
     path, question, query = rest[len(authority) :].partition("?")
-    host = _parse_authority(authority)
+    host = parse_authority(authority)
     return yarl.URL(
         f"{scheme.lower()}://{host}{_quote(path) or '/'}{question}{_quote(query)}",
         encoded=True,
@@ -257,7 +258,7 @@ def _quote(text: str) -> str:
     return quote(text, safe="%!$&'()*+,/:;=?@[]~|")
 
 
-def _parse_authority(authority: str) -> str:
+def parse_authority(authority: str) -> str:
     """Return `host` or `host:port` in their one spelling."""
     host, bracket, port = authority.partition("]")
     if bracket:
@@ -288,8 +289,8 @@ def _parse_host(text: str) -> str:
         host = "" if "%" in text else yarl.URL.build(scheme="http", host=text).raw_host or ""
     except ValueError as error:  # with UnicodeError
         raise ValueError("The URL's host is not a valid name.") from error
-    host = host.removesuffix(".") if _is_address(host) else host
-    if _is_address(host):
+    host = host.removesuffix(".") if is_address(host) else host
+    if is_address(host):
         return str(parse_inet_aton(host))
     labels = host.removesuffix(".").split(".")
     if len(host) > MAX_NAME_LENGTH or not all(map(_LABEL.fullmatch, labels)):
@@ -297,7 +298,7 @@ def _parse_host(text: str) -> str:
     return host
 
 
-def _is_address(host: str) -> bool:
+def is_address(host: str) -> bool:
     """Tell an address, well or badly written, from a name: by its last label, as the WHATWG's URL standard does."""
     return ":" in host or _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]) is not None
 

@@ -36,7 +36,7 @@ POLL_GROWTH = 2
 LONGEST_POLL_GAP = timedelta(hours=1)
 """Between two queries for a file's result: a 10-hour file may take hours."""
 
-MAX_CLOSED = timedelta(minutes=10)
+MAX_CLOSED = timedelta(minutes=1)  # a probe costs nothing
 """The longest that a limit stays closed before a call tries it again."""
 
 LONGEST_SECONDS = 366 * 24 * 3600
@@ -99,6 +99,23 @@ def closed_delay(*, first: timedelta, times: int, dice: Callable[[], float]) -> 
     """
     growth: int = 2 ** min(times, _MAX_DOUBLINGS)
     return min(first * growth, MAX_CLOSED) * (0.5 + dice())
+
+
+FIRST_PAUSE = timedelta(seconds=2)
+LONGEST_PAUSE = timedelta(minutes=1)
+
+
+def pause_delay(*, times: int, dice: Callable[[], float]) -> timedelta:
+    """Return how long nothing is sent to a subscriber that has failed again and again.
+
+    From 2 s on, doubling up to a minute: so long may one that is back have to wait.
+
+    Args:
+        times: how often it was paused before, in a row.
+        dice: a random number from 0 to 1.
+    """
+    growth: int = 2 ** min(times, _MAX_DOUBLINGS)
+    return min(FIRST_PAUSE * growth, LONGEST_PAUSE) * (0.5 + dice() / 2)
 
 
 CAPTURE_SCHEDULE = tuple(timedelta(seconds=seconds) for seconds in (1, 2, 5, 10, 30, 60, 120, 300))

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from webhook import models
 from webhook.addresses import AddressPolicy
 from webhook.calls import Calls
 from webhook.claims import Claims, Pace
 from webhook.crypto import Keyring
-from webhook.db import Database
+from webhook.db import Database, alone, open_database, path_of
 from webhook.deliveries import Deliveries
 from webhook.errors import DatabaseError, DecryptionError, ServiceError, SettingError
 from webhook.evidence import Evidence
@@ -69,17 +67,21 @@ def build(settings: Settings) -> Service:
         DatabaseError: the database is not there, or not migrated.
         SettingError: the encryption keys are missing, or not those the database was written with.
     """
-    database = Database(settings.database_url)
+    database = open_database(settings.database_url)
     try:
         check_migrated(database)
         keyring = Keyring(encryption_keys(settings))
         check_keys(database, keyring)
-        store = open_store(settings.evidence_store) if settings.evidence_store else Directory(evidence_path(database))
+        store = (
+            open_store(settings.evidence_store)
+            if settings.evidence_store
+            else Directory(_beside_database(settings, "evidence"))
+        )
     except ServiceError:
         database.close()
         raise
     ingest = Ingest(keyring, flag_level=settings.flag_level, keep_evidence=settings.evidence)
-    uploads = Uploads(Path(settings.upload_directory or f"{database.path}.uploads"))
+    uploads = Uploads(upload_path(settings))
     pace = pace_of(settings)
     tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
     return Service(
@@ -101,7 +103,11 @@ def build(settings: Settings) -> Service:
             callback_base_url=settings.callback_base_url,
         ),
         deliveries=Deliveries(
-            keyring=keyring, ingest=ingest, lease=settings.delivery_lease, source=settings.public_url
+            keyring=keyring,
+            ingest=ingest,
+            lease=settings.delivery_lease,
+            timeout=settings.delivery_timeout,
+            source=settings.public_url,
         ),
         evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
         address_policy=AddressPolicy(settings.allowed_private_networks),
@@ -141,11 +147,12 @@ def upgrade(database: Database) -> None:
     Raises:
         DatabaseError: it cannot be made or changed.
     """
-    if database.path.exists() and database.revision() == models.REVISION:
+    if database.exists() and database.revision() == models.REVISION:
         return
     from webhook import migrations  # Alembic is loaded only where there is something to do
 
     with database.transaction() as session:
+        alone(session, "migration")
         migrations.upgrade(session)
 
 
@@ -155,24 +162,29 @@ def check_migrated(database: Database) -> None:
     Raises:
         DatabaseError: with the way to mend it.
     """
-    if not database.path.exists():
-        raise DatabaseError(f"{database.path} does not exist. Run `webhook migrate` first.")
+    if not database.exists():
+        raise DatabaseError(f"{database.name} does not exist. Run `webhook migrate` first.")
     revision = database.revision()
     if revision != models.REVISION:
         raise DatabaseError(
-            f"{database.path} is at revision {revision or 'none'}, and this version needs {models.REVISION}. "
+            f"{database.name} is at revision {revision or 'none'}, and this version needs {models.REVISION}. "
             "Run `webhook migrate` first."
         )
 
 
-def key_file(settings: Settings) -> Path:
-    """Return where the encryption key lies when no setting holds one: beside the database."""
-    return Path(f"{sa.make_url(settings.database_url).database}.key")
+def key_file(settings: Settings) -> Path | None:
+    """Return where the encryption key lies when no setting holds one: beside the database's file, if it is one."""
+    return None if path_of(settings.database_url) is None else _beside_database(settings, "key")
 
 
-def evidence_path(database: Database) -> Path:
-    """Return where evidence lies when no setting says so: beside the database."""
-    return Path(f"{database.path}.evidence")
+def upload_path(settings: Settings) -> Path:
+    """Return where uploads wait: beside the database when no setting says so."""
+    return Path(settings.upload_directory or _beside_database(settings, "uploads")).absolute()
+
+
+def _beside_database(settings: Settings, what: str) -> Path:
+    """Return where files lie when no setting says so: beside the database's, or in the working directory."""
+    return Path(f"{path_of(settings.database_url) or Path('webhook').absolute()}.{what}")
 
 
 def encryption_keys(settings: Settings) -> dict[str, bytes]:
@@ -184,6 +196,12 @@ def encryption_keys(settings: Settings) -> dict[str, bytes]:
     if settings.encryption_keys is not None:
         return settings.encryption_keys
     path = key_file(settings)
+    if path is None:
+        raise SettingError(
+            "WEBHOOK_ENCRYPTION_KEYS",
+            "is not set",
+            "Set it to k1:BASE64, where BASE64 is what `openssl rand -base64 32` prints, in every process.",
+        )
     try:
         key_id, _, encoded = path.read_text().strip().partition(":")
         return {key_id: base64.b64decode(encoded, validate=True)}
@@ -199,7 +217,7 @@ def encryption_keys(settings: Settings) -> dict[str, bytes]:
 def create_key_file(settings: Settings) -> Path | None:
     """Make a key file where neither a setting nor a file holds a key; return its path if it was made."""
     path = key_file(settings)
-    if settings.encryption_keys is not None or path.exists():
+    if settings.encryption_keys is not None or path is None or path.exists():
         return None
     line = f"k1:{base64.b64encode(secrets.token_bytes(32)).decode()}\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
@@ -228,6 +246,6 @@ def check_keys(database: Database, keyring: Keyring) -> None:
     except DecryptionError:
         raise SettingError(
             "WEBHOOK_ENCRYPTION_KEYS",
-            f"holds no key that opens {database.path}",
+            f"holds no key that opens {database.name}",
             "Set the keys the database was written with, the active one first, or put its key file back.",
         ) from None

@@ -96,17 +96,24 @@ class Calls:
         """Break off what takes long, as uploads do; another worker begins them anew."""
         self._stopping.set()
 
-    def probe(self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient) -> None:
-        """Find out, at no cost, whether the platform lets the account in again."""
+    def probe(
+        self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient, *, limit: str
+    ) -> None:
+        """Find out, at no cost, whether the platform lets the account in again.
+
+        Args:
+            limit: that was closed.
+        """
+        began = self._now()
         try:
             client.probe(service=services.DEFAULTS["audio"])
         except PlatformError as error:
             with transaction() as session:
                 reason = error.reason if error.reason in limits.PAUSES else "platform_unreachable"
-                limits.close(session, limits.SUBMITS, reason=reason, now=self._now(), dice=self._dice)
+                self._close(session, limit, reason=reason, called_at=began)
         else:
             with transaction() as session:
-                limits.reopen(session, limits.SUBMITS)
+                limits.reopen(session, limit, probed=True)
 
     def carry_out(
         self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient, *, call: Call
@@ -199,27 +206,37 @@ class Calls:
     def _cancel(
         self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient, call: Call
     ) -> None:
-        """Cancel a stream, and ask the platform whether it is over; what it brought until then counts."""
+        """Cancel a stream, and ask the platform whether it is over, however that was answered.
+
+        What it brought until then counts.
+        """
         known = {"service": call.task.service, "platform_task_id": call.task.platform_task_id or ""}
+        not_canceled: PlatformError | None = None
         last: Result | None = None
         try:
             client.cancel(**known)
+        except PlatformError as error:
+            not_canceled = error
+        try:
             last = client.query(**known)
         except PlatformRefused:
-            pass  # the platform no longer knows the stream: there is nothing left to cancel
+            not_canceled = None  # the platform no longer knows the stream: there is nothing left to cancel
         except PlatformError as error:
-            with transaction() as session:
-                self._put_off(session, call, error=error)
-            return
+            not_canceled = not_canceled or error
         with transaction() as session:
             current = task_store.task(session, call.task.id)
             if current is None or current.lease != call.lease or current.state not in ACTIVE_STATES:
                 return
-            if last is not None and last.code == codes.IN_PROGRESS and current.attempt_count < _MOST_CANCELS:
-                self._put_off(session, call, error=_STILL_RUNS)
-                return
             if last is not None and last.has_data:
                 self._take(session, current.id, last, ends_stream=False)
+            if last is not None and last.code == codes.IN_PROGRESS:
+                tried_enough = not_canceled is None and current.attempt_count >= _MOST_CANCELS
+                not_canceled = None if tried_enough else not_canceled or _STILL_RUNS
+            elif last is not None:
+                not_canceled = None  # it is over, whoever ended it
+            if not_canceled is not None:
+                self._put_off(session, call, error=not_canceled)
+                return
             after = task_store.task(session, current.id) or current
             self._tasks.finish(session, after, state="canceled", error=None)  # what its submit met is past
 
@@ -286,9 +303,9 @@ class Calls:
             limits.reopen(session, limit)
             limit = limits.STREAMS
         if error.reason in limits.PAUSES:
-            # it concerns all tasks alike: they keep their places, and no attempt is used up
-            limits.close(session, limit, reason=error.reason, now=self._now(), dice=self._dice)
-            put_back = {"error": _error_shape(error), **_let_go(call)}
+            # it concerns all tasks alike, or seems to: no attempt is used up
+            again_at = self._close(session, limit, reason=error.reason, called_at=call.claimed_at)
+            put_back = {"error": _error_shape(error), "next_attempt_at": again_at, **_let_go(call)}
             task_store.update_task(session, call.task.id, held=call.lease, **put_back)
             return
         limits.reopen(session, limit)
@@ -314,7 +331,12 @@ class Calls:
         task_store.update_task(session, call.task.id, held=call.lease, **values)
 
     def _settle_unknown(self, session: Session, call: Call, *, error: OutcomeUnknown) -> None:
-        """The submit may have been accepted: a stream's is repeated (its liveId makes it safe), a file's is not."""
+        """The submit may have been accepted: a stream's is repeated (its liveId makes it safe), a file's is not.
+
+        Others are not risked before it is known that the platform answers.
+        """
+        if error is not _INTERRUPTED:
+            self._close(session, limits.SUBMITS, reason="platform_unreachable", called_at=call.claimed_at)
         if call.task.kind == "live":
             self._put_off(session, call, error=error)
             return
@@ -337,13 +359,16 @@ class Calls:
 
     def _settle_query(self, session: Session, call: Call, *, error: PlatformError) -> None:
         """The query told nothing of the task."""
-        if error.reason in limits.PAUSES:
-            limits.close(session, limits.QUERIES, reason=error.reason, now=self._now(), dice=self._dice)
-            task_store.update_task(session, call.task.id, held=call.lease, **RELEASED)
+        if error.reason in limits.PAUSES and error.reason != "concurrency_limited":
+            again_at = self._close(session, limits.QUERIES, reason=error.reason, called_at=call.claimed_at)
+            task_store.update_task(session, call.task.id, held=call.lease, next_attempt_at=again_at, **RELEASED)
             return
         limits.reopen(session, limits.QUERIES)
         if task_store.update_task(session, call.task.id, held=call.lease, **RELEASED):
             self._schedule(session, call.task)
+
+    def _close(self, session: Session, limit: str, *, reason: str, called_at: datetime) -> datetime:
+        return limits.close(session, limit, reason=reason, called_at=called_at, now=self._now(), dice=self._dice)
 
     def _schedule(self, session: Session, asked: Task) -> None:
         """Say when a task is asked for next; without a result in its time it has expired.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from webhook import clock, limits
+from webhook.db import alone
 from webhook.platform_client import CALL_TIMEOUT_SECONDS
 from webhook.store import limits as limit_store
 from webhook.store import tasks as task_store
@@ -40,11 +41,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         lease: fences all that is written of it.
+        claimed_at: what the platform turns away then is of one burst with what it turned away since.
     """
 
     task: Task
     step: Step
     lease: str
+    claimed_at: datetime
 
 
 class Room(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,12 +62,12 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """What was claimed.
 
     Attributes:
-        probe: whether it is to be tried if submissions pass again, of which there is none to try it with.
+        probes: the limits of which it is to be tried whether the platform lets calls through again.
         again_at: when a limit lets more through; None where none stood in the way.
     """
 
     calls: list[Call]
-    probe: bool
+    probes: list[str]
     again_at: datetime | None
 
 
@@ -101,6 +104,7 @@ class Claims:
 
     def claim(self, session: Session, *, room: Room) -> Claimed:
         """Take what is due, as far as there is room and the platform's limits allow: streams first, then first come."""
+        alone(session, limit_store.ALL)  # or two workers could count the same room
         now = self._now()
         lease = secrets.token_hex(8)
         submits, wait_submit = self._due_submits(session, room=room.submits, now=now)
@@ -109,12 +113,12 @@ class Claims:
         task_store.lease_tasks(session, [*submits, *later], lease=lease, lease_until=now + LEASE)
         forgotten = {"uploaded": None, "uploaded_at": None}
         task_store.lease_tasks(session, uploads, lease=lease, lease_until=now + UPLOAD_LEASE, **forgotten)
-        calls = [Call(task=task, step=Step.UPLOAD, lease=lease) for task in uploads]
-        calls += [Call(task=task, step=_step(task), lease=lease) for task in (*submits, *later)]
-        probe = not submits and limits.trial_due(session, limits.SUBMITS, now=now)
-        if probe:
-            limits.begin_trial(session, limits.SUBMITS, now=now)
-        return Claimed(calls=calls, probe=probe, again_at=min(filter(None, (wait_submit, wait_query)), default=None))
+        steps = [(task, Step.UPLOAD) for task in uploads] + [(task, _step(task)) for task in (*submits, *later)]
+        calls = [Call(task=task, step=step, lease=lease, claimed_at=now) for task, step in steps]
+        probes = [name for name in limits.PROBED if limits.trial_due(session, name, now=now)]
+        for name in probes:
+            limits.begin_trial(session, name, now=now)
+        return Claimed(calls=calls, probes=probes, again_at=min(filter(None, (wait_submit, wait_query)), default=None))
 
     def _due_submits(self, session: Session, *, room: int, now: datetime) -> tuple[list[Task], datetime | None]:
         room_for_streams = min(room, self._pace.running_streams - task_store.running_streams(session, now=now))
@@ -130,20 +134,22 @@ class Claims:
         return admitted, wait
 
     def _due_uploads(self, session: Session, *, room: int, now: datetime) -> list[Task]:
-        if limit_store.limit(session, limits.SUBMITS).reason is not None:
+        if limit_store.limit(session, limits.SUBMITS).is_closed:
             return []  # the platform would have forgotten it by the time it takes submissions again
         return task_store.due_files(
             session, now=now, handed_over_since=now - _UPLOAD_KEPT, to_hand_over=True, limit=room
         )
 
     def _due_later(self, session: Session, *, room: int, now: datetime) -> tuple[list[Task], datetime | None]:
+        per_second = self._pace.queries_per_second
         cancels = task_store.due_cancels(session, now=now, limit=room)
+        # who cancels asks afterwards how it stands; a stream goes on costing, so it is tried even while queries wait
+        granted, wait_cancel = limits.take(session, limits.QUERIES, wanted=len(cancels), per_second=per_second, now=now)
         due = task_store.due_later(session, now=now, limit=room - len(cancels))
         asked = [task for task in due if _step(task) is Step.QUERY]
-        admitted, wait = self._admitted(
-            session, limits.QUERIES, asked, per_second=self._pace.queries_per_second, now=now
-        )
-        return [*cancels, *(task for task in due if _step(task) is not Step.QUERY), *admitted], wait
+        admitted, wait = self._admitted(session, limits.QUERIES, asked, per_second=per_second, now=now)
+        others = [task for task in due if _step(task) is not Step.QUERY]
+        return [*cancels[:granted], *others, *admitted], wait_cancel or wait
 
     @staticmethod
     def _admitted(
@@ -157,7 +163,9 @@ class Claims:
     def has_due(self, session: Session) -> bool:
         """Return whether there is anything to claim."""
         now = self._now()
-        return task_store.has_due(session, now=now) or limits.trial_due(session, limits.SUBMITS, now=now)
+        return task_store.has_due(session, now=now) or any(
+            limits.trial_due(session, name, now=now) for name in limits.PROBED
+        )
 
 
 def _step(task: Task) -> Step:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_RANDOM_BYTES = 8  # beside 48 bits of milliseconds
 
 
 def now() -> datetime:
@@ -38,6 +38,35 @@ def rfc3339(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
+def rfc3339_or_none(time: datetime | None) -> str | None:
+    """Write a time that there may not be."""
+    return None if time is None else rfc3339(time)
+
+
 def new_id(prefix: str, time: datetime) -> str:
-    """Make an id that sorts by time to the millisecond: `task_` and 28 hex digits, 16 of them random."""
-    return f"{prefix}_{to_microseconds(time) // 1000:012x}{os.urandom(_RANDOM_BYTES).hex()}"
+    """Make an id: `task_` and 28 hex digits, of which 12 are the time in milliseconds and the others random.
+
+    Ids sort by time, and those that this process makes in one millisecond in the order in which they are made.
+    """
+    return f"{prefix}_{_numbers.next(to_microseconds(time) // 1000):028x}"
+
+
+class _Numbers:
+    """Random numbers that grow within a millisecond."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self, millisecond: int) -> int:
+        random = int.from_bytes(os.urandom(_RANDOM_BITS // 8))
+        with self._lock:
+            if self._last >> _RANDOM_BITS == millisecond:
+                self._last += 1 + (random >> _RANDOM_BITS // 2)
+            else:
+                self._last = (millisecond << _RANDOM_BITS) | random >> 1  # half of them are left to grow into
+            return self._last
+
+
+_RANDOM_BITS = 64
+_numbers = _Numbers()

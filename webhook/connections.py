@@ -97,7 +97,7 @@ class Resolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class _Gate(AbstractResolver):
+class Gate(AbstractResolver):
     """Lets only allowed addresses through, at both places where aiohttp takes one: from a name and for a socket.
 
     The socket's is the one that counts: it sees the very address that is connected to, and addresses that were
@@ -119,6 +119,11 @@ class _Gate(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
+        """Return those of a name's addresses, or of an address, that may be connected to.
+
+        Raises:
+            OSError: there is none.
+        """
         found = (await self._resolver.resolve(host, port, family))[:MAX_ADDRESSES]
         if not found:
             raise OSError("the name has no address")
@@ -131,6 +136,11 @@ class _Gate(AbstractResolver):
         """Leave the resolver open: it is shared."""
 
     def open_socket(self, address: AddrInfoType) -> socket.socket:
+        """Make the socket for an address.
+
+        Raises:
+            AddressNotAllowed: it may not be connected to.
+        """
         family, kind, protocol, _, sockaddr = address
         if not self._allows(str(sockaddr[0])):
             raise AddressNotAllowed
@@ -168,7 +178,7 @@ class Connections:
             resolver = Resolver()
             self._open.push_async_callback(resolver.close)
         for scheme in ("http", "https"):
-            session = self._session(_Gate(self._policy, resolver, plaintext=scheme == "http"))
+            session = self._session(Gate(self._policy, resolver, plaintext=scheme == "http"))
             self._sessions[scheme] = await self._open.enter_async_context(session)
         return self
 
@@ -181,7 +191,7 @@ class Connections:
     def __getitem__(self, scheme: str) -> aiohttp.ClientSession:
         return self._sessions[scheme]
 
-    def _session(self, gate: _Gate) -> aiohttp.ClientSession:
+    def _session(self, gate: Gate) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,

@@ -8,32 +8,42 @@ transaction. A claim is a lease longer than the transport's timeout; a worker th
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, OrderedDict
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import backoff, clock, events, signatures, subscriptions
+from webhook import backoff, clock, events, grants, signatures, subscriptions
+from webhook.audience import Audience
 from webhook.clock import rfc3339
-from webhook.events import Event, Filter
+from webhook.db import alone
+from webhook.events import Event
+from webhook.grants import Grant
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store.deliveries import Attempt, Delivery, Settled, Subscription
+from webhook.transports import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from webhook.audience import Member
     from webhook.crypto import Keyring
     from webhook.db import Session
+    from webhook.grants import Places
     from webhook.ingest import Ingest
     from webhook.store.events import EventRow
-    from webhook.transport import HttpTransport, Outcome
+    from webhook.transports import Outcome, Transports
 
 CURSOR = "fan_out"
 GIVE_UP_AFTER = timedelta(days=5)  # of nothing but failures: the contract, section 6
 _EVENTS_A_TURN = 200
+_OWED_A_TURN = 1000  # about: more would keep callbacks from the database
+_SUBSCRIPTIONS_A_TURN = 32
+_WRITTEN_BYTES = 8 * 1024 * 1024
+_MARGIN = 0.2  # of the time by which a lease is longer than an attempt
 _DEFAULT_SOURCE = "urn:webhook"  # CloudEvents' `source` where no public URL is set
 
 
@@ -43,6 +53,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         content_type, body: the event as the subscription wants it.
         secrets: what signs it.
+        max_in_flight: of the subscription, where it has such a number.
+        until: when it is too late to begin: the lease could end before the attempt does.
     """
 
     delivery: Delivery
@@ -50,6 +62,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     body: bytes
     secrets: list[bytes]
+    max_in_flight: int | None
+    until: datetime
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +93,7 @@ class Deliveries:
 
     Args:
         lease: how long a claim holds; longer than an attempt can take.
+        timeout: how long an attempt can take.
         source: CloudEvents' `source`.
         dice: random numbers from 0 to 1, for jitter.
     """
@@ -89,6 +104,7 @@ class Deliveries:
         keyring: Keyring,
         ingest: Ingest,
         lease: timedelta,
+        timeout: timedelta,
         source: str | None,
         now: Callable[[], datetime] = clock.now,
         dice: Callable[[], float] = random.random,
@@ -96,78 +112,98 @@ class Deliveries:
         self._keyring = keyring
         self._ingest = ingest
         self._lease = lease
+        self._patience = lease - timeout - _MARGIN * (lease - timeout)
         self._source = source or _DEFAULT_SOURCE
         self._now = now
         self._dice = dice
+        self.written = _Written()
+        self._audience = Audience(now=now)
+        self._last_swept = ""  # the last subscription of those that the last turn looked at, where there were more
 
     def turn(
-        self,
-        session: Session,
-        *,
-        lease: str,
-        settlements: Sequence[Settlement],
-        room: Callable[[str], int],
-        total_room: int,
-        sweep: bool,
+        self, session: Session, *, lease: str, settlements: Sequence[Settlement], places: Places, sweep: bool
     ) -> Turn:
         """Settle, fan out and claim, in one transaction.
 
         Args:
             lease: names the claims; settlements must have been claimed under it.
-            room: how many more attempts a subscription may have in flight.
-            total_room: how many more there may be in all.
+            places: room for attempts; those that are in flight are counted in it.
             sweep: look for deliveries that were owed before, too.
         """
         now = self._now()
-        active = delivery_store.active_subscriptions(session)
-        self._settle(session, settlements, lease=lease, active=active)
-        grant = _Grant(lease=lease, until=now + self._lease, room=room, total_room=total_room)
-        claimed: list[Delivery] = []
-        rows: dict[str, EventRow] = {}
-        if sweep:
-            claimed = self._claim_due(session, now=now, grant=grant, active=active)
-            rows = event_store.events_by_id(session, [delivery.event_id for delivery in claimed])
-        new, new_rows = self._fan_out(session, now=now, grant=grant, active=active)
-        composer = _Composer(self, active=active, now=now)
-        claims = [composer.claim(delivery, rows[delivery.event_id]) for delivery in claimed]
-        claims += [composer.claim(delivery, new_rows[delivery.event_id]) for delivery in new]
-        return Turn(claims=claims, more=grant.refused, behind=len(new_rows) == _EVENTS_A_TURN)
+        audience = self._audience.read(session)
+        self._settle(session, settlements, lease=lease, audience=audience)
+        grant = Grant(session, places, lease=lease, until=now + self._lease, now=now)
+        claimed = self._claim_due(session, now=now, grant=grant, audience=audience) if sweep else []
+        fanned = self._fan_out(session, now=now, grant=grant, audience=audience)
+        # what keeps an order or a rate is never claimed as it is made: what was there before goes first
+        waiting = fanned.waiting | {
+            one.delivery.subscription_id for one in settlements if one.delivery.order_key is not None
+        }
+        queued = [audience[one].subscription for one in sorted(waiting & audience.keys())]
+        claimed += self._claim(session, queued, now=now, grant=grant)
+        composer = _Composer(self, audience=audience, now=now, until=now + self._patience)
+        composer.read(session, claimed, known=fanned.events)
+        claims = [composer.claim(delivery) for delivery in claimed + fanned.claimed]
+        return Turn(claims=claims, more=grant.refused, behind=fanned.behind)
 
     def _claim_due(
-        self, session: Session, *, now: datetime, grant: _Grant, active: Mapping[str, Subscription]
+        self, session: Session, *, now: datetime, grant: Grant, audience: Mapping[str, Member]
     ) -> list[Delivery]:
-        claimed: list[Delivery] = []
-        for subscription_id in delivery_store.subscriptions_with_due(session, now=now):
-            limit = grant.left(subscription_id)
-            if limit > 0 and subscription_id in active:
-                found = delivery_store.claim_deliveries(
-                    session, subscription_id, now=now, lease=grant.lease, lease_until=grant.until, limit=limit
-                )
-                grant.take(subscription_id, len(found))
-                claimed += found
-            # as many as there was room for: there may be more, and new ones must not overtake them
-            if grant.left(subscription_id) <= 0:
-                grant.close(subscription_id)
+        """Claim what was owed before; where that is to many subscriptions, to some in each turn."""
+        due = [one for one in delivery_store.subscriptions_with_due(session, now=now) if one in audience]
+        after = [one for one in due if one > self._last_swept]
+        turn = (after + due[: len(due) - len(after)])[:_SUBSCRIPTIONS_A_TURN]
+        self._last_swept = turn[-1] if len(turn) < len(due) else ""
+        for subscription_id in set(due) - set(turn):
+            grant.close(audience[subscription_id].subscription)
+        return self._claim(session, [audience[one].subscription for one in turn], now=now, grant=grant)
+
+    def _claim(
+        self, session: Session, wanted: Sequence[Subscription], *, now: datetime, grant: Grant
+    ) -> list[Delivery]:
+        """Claim what these subscriptions are owed, as far as there is room."""
+        limits: dict[str, int] = {}
+        for subscription in wanted:
+            limits[subscription.id] = grant.left(subscription, owed_before=True)
+            grant.take(subscription, limits[subscription.id])
+        claimed = delivery_store.claim_deliveries(
+            session,
+            {subscription_id: limit for subscription_id, limit in limits.items() if limit > 0},
+            now=now,
+            lease=grant.lease,
+            lease_until=grant.until,
+        )
+        taken = Counter(delivery.subscription_id for delivery in claimed)
+        for subscription in wanted:
+            unused = limits[subscription.id] - taken[subscription.id]
+            if unused:
+                grant.take(subscription, -unused)
+            else:  # there may be more, and new ones must not overtake them
+                grant.close(subscription)
         return claimed
 
     def has_new_events(self, session: Session) -> bool:
         """Return whether there are events that were not fanned out."""
         return event_store.behind(session, CURSOR) > 0
 
-    async def attempt(self, transport: HttpTransport, claim: Claim) -> Settlement:
+    async def attempt(self, transports: Transports, claim: Claim) -> Settlement:
         """Send a claimed delivery once."""
         at = self._now()
         timestamp = int(at.timestamp())
-        headers = {
-            "content-type": claim.content_type,
-            "webhook-id": claim.delivery.event_id,
-            "webhook-timestamp": str(timestamp),
-            "webhook-signature": signatures.sign(
-                secrets=claim.secrets, message_id=claim.delivery.event_id, timestamp=timestamp, body=claim.body
+        delivery = claim.delivery
+        message = Message(
+            id=delivery.event_id,
+            type=delivery.event_type,
+            timestamp=timestamp,
+            signature=signatures.sign(
+                secrets=claim.secrets, message_id=delivery.event_id, timestamp=timestamp, body=claim.body
             ),
-        }
-        outcome = await transport.send(url=claim.url, headers=headers, body=claim.body)
-        return Settlement(delivery=claim.delivery, outcome=outcome, at=at)
+            content_type=claim.content_type,
+            body=claim.body,
+        )
+        outcome = await transports.send(subscription_id=delivery.subscription_id, url=claim.url, message=message)
+        return Settlement(delivery=delivery, outcome=outcome, at=at)
 
     def write_event(self, row: EventRow, *, format: str) -> tuple[str, bytes]:  # noqa: A002 - the contract's word
         """Return the content type and body of an event."""
@@ -177,6 +213,10 @@ class Deliveries:
         """Return what signs for a subscription now."""
         return subscriptions.signing_secrets(self._keyring, subscription, now=now)
 
+    def url_of(self, subscription: Subscription) -> str:
+        """Return where a subscription's events go, with what is not shown of it."""
+        return subscriptions.full_url(self._keyring, subscription)
+
     def open_event(self, row: EventRow) -> Event:
         """Return an event as it is published."""
         return Event(id=row.id, type=row.type, timestamp=rfc3339(row.created_at), data=msgspec.Raw(self._open(row)))
@@ -184,36 +224,49 @@ class Deliveries:
     def _open(self, row: EventRow) -> bytes:
         return self._keyring.open(row.data, table="events", column="data", row=row.id)
 
-    def _fan_out(
-        self, session: Session, *, now: datetime, grant: _Grant, active: Mapping[str, Subscription]
-    ) -> tuple[list[Delivery], dict[str, EventRow]]:
-        """Expand the events since the last turn into what each subscription is owed.
-
-        Returns:
-            The deliveries that are ours to attempt at once, and their events by id.
-        """
+    def _fan_out(self, session: Session, *, now: datetime, grant: Grant, audience: Mapping[str, Member]) -> _Fanned:
+        """Expand the events since the last turn into what each subscription is owed."""
+        if not alone(session, CURSOR, wait=False):
+            return _Fanned()  # another worker is at it
         rows = event_store.events_after(session, event_store.cursor(session, CURSOR), limit=_EVENTS_A_TURN)
-        if not rows:
-            return [], {}
-        wanting = [(subscription, msgspec.convert(subscription.filter, Filter)) for subscription in active.values()]
         owed: list[Delivery] = []
-        for row in rows if wanting else ():
-            data: Mapping[str, Any] = msgspec.json.decode(self._open(row))
-            for subscription, wanted in wanting:
-                if not events.wants(event_types=subscription.event_types, filter=wanted, type=row.type, data=data):
+        waiting: set[str] = set()
+        done = 0
+        for row in rows:
+            if len(owed) >= _OWED_A_TURN:
+                break
+            done += 1
+            data: Mapping[str, Any] = msgspec.json.decode(self._open(row)) if audience else {}
+            for member in audience.values():
+                if not member.wants(type=row.type, data=data):
                     continue
+                subscription = member.subscription
+                in_order = subscription.ordering is not None and row.task_id is not None
                 delivery = subscriptions.new_delivery(
-                    event_id=row.id, event_type=row.type, subscription_id=subscription.id, now=now
+                    event_id=row.id,
+                    event_type=row.type,
+                    subscription_id=subscription.id,
+                    now=now,
+                    order_key=row.task_id if in_order else None,
+                    event_seq=row.seq if in_order else None,
                 )
-                if grant.left(subscription.id) > 0:
-                    grant.take(subscription.id, 1)
+                if member.is_queued:
+                    waiting.add(subscription.id)
+                elif grant.left(subscription) > 0:
+                    grant.take(subscription, 1)
                     delivery = msgspec.structs.replace(delivery, lease=grant.lease, lease_until=grant.until)
                 else:
-                    grant.close(subscription.id)
+                    grant.close(subscription)
                 owed.append(delivery)
-        delivery_store.insert_deliveries(session, owed)
-        event_store.move_cursor(session, CURSOR, rows[-1].seq)
-        return [delivery for delivery in owed if delivery.lease], {row.id: row for row in rows}
+        if done:
+            delivery_store.insert_deliveries(session, owed)
+            event_store.move_cursor(session, CURSOR, rows[done - 1].seq)
+        return _Fanned(
+            events={row.id: row for row in rows[:done]},
+            claimed=[delivery for delivery in owed if delivery.lease],
+            waiting=waiting,
+            behind=done == _EVENTS_A_TURN or done < len(rows),
+        )
 
     def _settle(
         self,
@@ -221,7 +274,7 @@ class Deliveries:
         settlements: Sequence[Settlement],
         *,
         lease: str,
-        active: dict[str, Subscription],
+        audience: dict[str, Member],
     ) -> None:
         """Note what became of attempts; one whose lease has ended meanwhile is somebody else's now."""
         if not settlements:
@@ -229,7 +282,8 @@ class Deliveries:
         held = delivery_store.held(session, [one.delivery.id for one in settlements], lease=lease)
         settled: list[Settled] = []
         attempts: list[Attempt] = []
-        for settlement in settlements:
+        # in one order for all workers, or two could wait for each other's subscriptions
+        for settlement in sorted(settlements, key=lambda one: one.delivery.subscription_id):
             delivery, outcome = settlement.delivery, settlement.outcome
             if delivery.id not in held:
                 continue
@@ -246,7 +300,7 @@ class Deliveries:
                     duration_ms=outcome.duration_ms,
                 )
             )
-            self._note_health(session, settlement, active=active)
+            self._note_health(session, settlement, audience=audience)
         delivery_store.settle_deliveries(session, settled)
         delivery_store.insert_attempts(session, attempts)
 
@@ -263,82 +317,119 @@ class Deliveries:
         )
         return ("dead", None) if delay is None else ("pending", now + delay)
 
-    def _note_health(self, session: Session, settlement: Settlement, *, active: dict[str, Subscription]) -> None:
-        """Keep since when a subscription fails; disable it when it is gone, or has failed for days."""
-        subscription = active.get(settlement.delivery.subscription_id)
-        if subscription is None:
+    def _note_health(self, session: Session, settlement: Settlement, *, audience: dict[str, Member]) -> None:
+        """Keep how a subscription fares; disable it when it is gone, or has failed for days."""
+        member = audience.get(settlement.delivery.subscription_id)
+        if member is None:
             return
-        failing_since = None if settlement.outcome.delivered else subscription.failing_since or settlement.at
-        if failing_since != subscription.failing_since:
-            delivery_store.update_subscription(session, subscription.id, failing_since=failing_since)
-            subscription = msgspec.structs.replace(subscription, failing_since=failing_since)
-            active[subscription.id] = subscription
+        now, before = self._now(), member.subscription
+        after = grants.after_attempt(
+            before, delivered=settlement.outcome.delivered, at=settlement.at, now=now, dice=self._dice
+        )
+        if after != before:
+            delivery_store.update_subscription(
+                session,
+                after.id,
+                failing_since=after.failing_since,
+                failures=after.failures,
+                paused_until=after.paused_until,
+            )
+            audience[after.id] = msgspec.structs.replace(member, subscription=after)
         reason = None
         if settlement.outcome.gone:
             reason = "gone"
-        elif failing_since is not None and self._now() - failing_since >= GIVE_UP_AFTER:
+        elif after.failing_since is not None and now - after.failing_since >= GIVE_UP_AFTER:
             reason = "failing"
         if reason is not None:
-            subscriptions.disable(session, self._ingest, subscription, reason=reason)
-            del active[subscription.id]
+            subscriptions.disable(session, self._ingest, after, reason=reason)
+            del audience[after.id]
 
 
-class _Grant:
-    """How much one turn may claim, and how much of it is left.
+class _Fanned(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of new events.
 
     Attributes:
-        refused: whether something due had to be left for want of room.
+        events: by id.
+        claimed: ours to attempt at once.
+        waiting: subscriptions whose deliveries were only queued.
+        behind: whether there may be more new events.
     """
 
-    def __init__(self, *, lease: str, until: datetime, room: Callable[[str], int], total_room: int) -> None:
-        self.lease = lease
-        self.until = until
-        self.refused = False
-        self._room = room
-        self._total = total_room
-        self._taken: Counter[str] = Counter()
-        self._closed: set[str] = set()
+    events: dict[str, EventRow] = {}
+    claimed: list[Delivery] = []
+    waiting: set[str] = set()
+    behind: bool = False
 
-    def left(self, subscription_id: str) -> int:
-        """Return how many more deliveries of a subscription may be claimed."""
-        if subscription_id in self._closed:
-            return 0
-        return min(self._room(subscription_id) - self._taken[subscription_id], self._total)
 
-    def take(self, subscription_id: str, count: int) -> None:
-        """Use some of it."""
-        self._taken[subscription_id] += count
-        self._total -= count
+class _Written:
+    """Events as they were written, by id and format: an event is owed to many, and not in one turn to all of them."""
 
-    def close(self, subscription_id: str) -> None:
-        """Leave the rest of a subscription to a later turn."""
-        self._closed.add(subscription_id)
-        self.refused = True
+    def __init__(self) -> None:
+        self._bodies: OrderedDict[tuple[str, str], tuple[str, bytes]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, event_id: str, format: str) -> tuple[str, bytes] | None:  # noqa: A002 - the contract's word
+        """Return an event's content type and body."""
+        return self._bodies.get((event_id, format))
+
+    def put(self, event_id: str, format: str, written: tuple[str, bytes]) -> None:  # noqa: A002
+        """Keep an event, in place of those that came first."""
+        _, before = self._bodies.pop((event_id, format), ("", b""))  # of a turn that came to nothing
+        self._bodies[event_id, format] = written
+        self._bytes += len(written[1]) - len(before)
+        while self._bytes > _WRITTEN_BYTES and len(self._bodies) > 1:
+            _, (_, body) = self._bodies.popitem(last=False)
+            self._bytes -= len(body)
 
 
 class _Composer:
     """Makes claims: each event's body is written once a format, each subscription's secrets are opened once."""
 
-    def __init__(self, deliveries: Deliveries, *, active: Mapping[str, Subscription], now: datetime) -> None:
+    def __init__(
+        self, deliveries: Deliveries, *, audience: Mapping[str, Member], now: datetime, until: datetime
+    ) -> None:
+        self._until = until
         self._deliveries = deliveries
-        self._active = active
+        self._audience = audience
         self._now = now
+        self._rows: Mapping[str, EventRow] = {}
         self._bodies: dict[tuple[str, str], tuple[str, bytes]] = {}
-        self._secrets: dict[str, list[bytes]] = {}
+        self._senders: dict[str, tuple[str, list[bytes]]] = {}  # URL and signing secrets, by subscription
 
-    def claim(self, delivery: Delivery, row: EventRow) -> Claim:
+    def read(self, session: Session, claimed: Sequence[Delivery], *, known: Mapping[str, EventRow]) -> None:
+        """Read the events of deliveries, but for those that are known or were written lately."""
+        missing: set[str] = set()
+        for delivery in claimed:
+            place = self._place(delivery)
+            written = self._deliveries.written.get(*place)
+            if written is not None:
+                self._bodies[place] = written
+            elif delivery.event_id not in known:
+                missing.add(delivery.event_id)
+        self._rows = {**known, **event_store.events_by_id(session, missing)} if missing else known
+
+    def claim(self, delivery: Delivery) -> Claim:
         """Return a delivery ready to be sent."""
-        subscription = self._active[delivery.subscription_id]
-        written = (row.id, subscription.format)
-        if written not in self._bodies:
-            self._bodies[written] = self._deliveries.write_event(row, format=subscription.format)
-        if subscription.id not in self._secrets:
-            self._secrets[subscription.id] = self._deliveries.secrets_of(subscription, now=self._now)
-        content_type, body = self._bodies[written]
+        subscription = self._audience[delivery.subscription_id].subscription
+        place = self._place(delivery)
+        if place not in self._bodies:
+            written = self._deliveries.write_event(self._rows[delivery.event_id], format=subscription.format)
+            self._bodies[place] = written
+            self._deliveries.written.put(*place, written)
+        if subscription.id not in self._senders:
+            url = self._deliveries.url_of(subscription)
+            self._senders[subscription.id] = url, self._deliveries.secrets_of(subscription, now=self._now)
+        url, secrets = self._senders[subscription.id]
+        content_type, body = self._bodies[place]
         return Claim(
             delivery=delivery,
-            url=subscription.url,
+            url=url,
             content_type=content_type,
             body=body,
-            secrets=self._secrets[subscription.id],
+            secrets=secrets,
+            max_in_flight=subscription.max_in_flight,
+            until=self._until,
         )
+
+    def _place(self, delivery: Delivery) -> tuple[str, str]:
+        return delivery.event_id, self._audience[delivery.subscription_id].subscription.format

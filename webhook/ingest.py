@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from webhook import clock, evidence, services
+from webhook.db import is_postgresql
 from webhook.payloads import Slice, better, highest, risk_rank, slice_key
 from webhook.progress import Merge, Report, advance, count_labels, gather, quiet_tail
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
@@ -168,10 +169,14 @@ class Ingest:
 
     def _apply(self, session: Session, results: dict[str, list[Report]], events: list[EventRow]) -> None:
         """Work the new results of each task into it, and write all that changed."""
+        if is_postgresql(session):
+            # of two processes that hear of a task first at once, one makes it and the other waits for it
+            heard = [_external_task(task_id, reports) for task_id, reports in results.items() if _is_external(reports)]
+            task_store.insert_tasks(session, sorted(heard, key=lambda task: task.id))
         tasks = task_store.tasks_by_id(session, results)
         made: list[Task] = []
         changed: list[Task] = []
-        noted: list[tuple[str, str]] = []
+        moved: list[tuple[Task | None, Task]] = []
         pages: list[SlicePage] = []
         audio: list[EvidenceRow] = []
         for task_id in sorted(results):
@@ -184,14 +189,14 @@ class Ingest:
                 self._note_identity(session, before, after)
             else:
                 made.append(after)
-            known = {label.label for label in before.labels}
-            noted += [(label.label, task_id) for label in after.labels if label.label not in known]
+            if after.labels or before.labels:
+                moved.append((tasks.get(task_id), after))
             pages += merge.pages
             audio += self._wanted_audio(session, before, after, merge)
             events += self._events(before, after, merge)
         task_store.insert_tasks(session, made)
         task_store.update_results(session, changed)
-        task_store.add_labels(session, noted)
+        task_store.move_labels(session, moved)
         slice_store.insert_pages(session, pages)
         evidence_store.insert_evidence(session, audio)
         event_store.insert_events(session, events)
@@ -330,6 +335,10 @@ def _task_id(arrival: Arrival) -> str | None:
         return None
     name = f"{arrival.address.id}|{_platform_task_id(arrival) or arrival.digest.hex()}"
     return f"task_{hashlib.sha256(name.encode()).hexdigest()[:28]}"
+
+
+def _is_external(reports: Sequence[Report]) -> bool:
+    return isinstance(reports[0], Arrival) and reports[0].address.receiver
 
 
 def _external_task(task_id: str, reports: Sequence[Report]) -> Task:

@@ -1,8 +1,17 @@
-"""What the web process counts, for Prometheus; nothing here carries an id, a token or a text."""
+"""What the web processes count, for Prometheus; nothing here carries an id, a token or a text.
+
+Where there are several, each keeps its counters in files of a directory that they share, and any of them shows the
+sums. prometheus_client decides it when it is loaded, by `SHARED` in the environment (`processes` puts it there).
+"""
 
 from __future__ import annotations
 
+import os
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
@@ -41,3 +50,10 @@ class Metrics:
             ["route", "status"],
             registry=self.registry,
         )
+
+    def show(self, registry: CollectorRegistry) -> None:
+        """Add the counters of all web processes to what a registry shows."""
+        if SHARED in os.environ:
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call] # it registers itself
+        else:
+            registry.register(self.registry)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.types import BigInteger, LargeBinary, String, TypeDecorator
+from sqlalchemy.types import BigInteger, Integer, LargeBinary, TypeDecorator
 from typing_extensions import override
 
 from webhook import clock
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-REVISION = "0002"  # the newest of migrations/versions
+REVISION = "0005"  # the newest of migrations/versions
+
+# Text in the order of its bytes on both databases: ids are sorted, and labels looked for by prefix.
+String = sa.String().with_variant(sa.String(collation="C"), "postgresql")
+_Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -53,6 +57,11 @@ class Json(TypeDecorator["Any"]):
     @override
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         return None if value is None else msgspec.json.decode(value)
+
+
+def _partial(where: sa.ColumnElement[bool] | sa.TextClause) -> dict[str, Any]:
+    """Return what limits an index to some rows."""
+    return {"sqlite_where": where, "postgresql_where": where}
 
 
 metadata = sa.MetaData()
@@ -132,19 +141,39 @@ sa.Index(
     tasks.c.service,
     tasks.c.live_id,
     unique=True,
-    sqlite_where=sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"),
+    **_partial(sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')")),
 )
-sa.Index("tasks_due", tasks.c.next_attempt_at, sqlite_where=tasks.c.next_attempt_at.is_not(None))
-sa.Index("tasks_updated_at", tasks.c.updated_at, tasks.c.id)
-sa.Index("tasks_data_id", tasks.c.data_id, sqlite_where=tasks.c.data_id.is_not(None))
-sa.Index("tasks_live_id", tasks.c.live_id, sqlite_where=tasks.c.live_id.is_not(None))
-sa.Index("tasks_risk_level", tasks.c.risk_level, tasks.c.updated_at, tasks.c.id)
-sa.Index("tasks_state", tasks.c.state, tasks.c.id)
+sa.Index("tasks_waiting", tasks.c.next_attempt_at, **_partial(tasks.c.state == sa.literal_column("'queued'")))
+sa.Index(
+    "tasks_uploads",
+    tasks.c.created_at,
+    tasks.c.id,
+    **_partial(sa.text("state = 'queued' AND upload_size IS NOT NULL")),
+)
+sa.Index(
+    "tasks_due",
+    tasks.c.next_attempt_at,
+    tasks.c.id,
+    **_partial(sa.text("next_attempt_at IS NOT NULL AND state != 'queued'")),
+)
+# Each list is one range of one index, or a few that are merged: `store.lists`. Those with `updated_at` are rewritten
+# with every result, so all that verdicts are looked for by stands in one.
+sa.Index("tasks_listed", tasks.c.kind, tasks.c.state, tasks.c.created_at, tasks.c.id)
+sa.Index("tasks_verdicts", tasks.c.kind, tasks.c.service, tasks.c.risk_level, tasks.c.updated_at, tasks.c.id)
+for _name in ("data_id", "live_id"):
+    _given = _partial(tasks.c[_name].is_not(None))
+    sa.Index(f"tasks_{_name}", tasks.c[_name], tasks.c.created_at, tasks.c.id, **_given)
+    sa.Index(f"tasks_{_name}_verdicts", tasks.c[_name], tasks.c.updated_at, tasks.c.id, **_given)
 
+# What verdicts are looked for by beside a label stands in it, too, as it is in the task: a list is a range of the key.
 task_labels = sa.Table(
     "task_labels",
     metadata,
     sa.Column("label", String, primary_key=True),
+    sa.Column("kind", String, primary_key=True),
+    sa.Column("service", String, primary_key=True),
+    sa.Column("risk_level", String, primary_key=True),  # empty where the task has none
+    sa.Column("updated_at", UtcTime, primary_key=True),
     sa.Column("task_id", String, primary_key=True),
     sqlite_with_rowid=False,
 )
@@ -183,7 +212,7 @@ sa.Index(
     callbacks.c.address_id,
     callbacks.c.digest,
     unique=True,
-    sqlite_where=callbacks.c.state != sa.literal_column("'quarantined'"),
+    **_partial(callbacks.c.state != sa.literal_column("'quarantined'")),
 )
 sa.Index(
     "callbacks_quarantined_once",
@@ -191,13 +220,21 @@ sa.Index(
     callbacks.c.digest,
     callbacks.c.checksum,
     unique=True,
-    sqlite_where=callbacks.c.state == sa.literal_column("'quarantined'"),
+    **_partial(callbacks.c.state == sa.literal_column("'quarantined'")),
 )
 sa.Index(
     "callbacks_not_accepted",
     callbacks.c.state,
     callbacks.c.id,
-    sqlite_where=callbacks.c.state != sa.literal_column("'accepted'"),
+    **_partial(callbacks.c.state != sa.literal_column("'accepted'")),
+)
+
+# a task's own callbacks are found by its address
+sa.Index(
+    "callbacks_of_external",
+    callbacks.c.task_id,
+    callbacks.c.id,
+    **_partial(sa.text("task_id != address_id")),
 )
 
 # The slices of a task in time order, cut into pages whose ranges do not overlap. Few large rows
@@ -230,7 +267,7 @@ evidence = sa.Table(
     sa.Column("lease_until", UtcTime),
     sa.Column("created_at", UtcTime, nullable=False),
 )
-sa.Index("evidence_due", evidence.c.next_attempt_at, sqlite_where=evidence.c.next_attempt_at.is_not(None))
+sa.Index("evidence_due", evidence.c.next_attempt_at, **_partial(evidence.c.next_attempt_at.is_not(None)))
 
 # What the platform lets the account do, shared by all workers: calls a second, and whether any pass at all.
 limits = sa.Table(
@@ -239,6 +276,7 @@ limits = sa.Table(
     sa.Column("name", String, primary_key=True),  # submits | queries | streams
     sa.Column("spent_until", UtcTime),  # the time up to which the rate is used (GCRA's theoretical arrival time)
     sa.Column("closed_until", UtcTime),  # no call before
+    sa.Column("closed_at", UtcTime),
     sa.Column("reason", String),  # why it was closed; none while it is open
     sa.Column("closed_count", sa.Integer, nullable=False),  # in a row
 )
@@ -246,7 +284,7 @@ limits = sa.Table(
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("seq", _Serial, primary_key=True, autoincrement=True),
     sa.Column("id", String, nullable=False, unique=True),
     sa.Column("type", String, nullable=False),
     sa.Column("task_id", String),
@@ -260,14 +298,15 @@ cursors = sa.Table(
     "cursors",
     metadata,
     sa.Column("name", String, primary_key=True),
-    sa.Column("seq", sa.Integer, nullable=False),  # events up to this one are done
+    sa.Column("seq", BigInteger, nullable=False),  # events up to this one are done
 )
 
 subscriptions = sa.Table(
     "subscriptions",
     metadata,
     sa.Column("id", String, primary_key=True),
-    sa.Column("url", String, nullable=False),
+    sa.Column("url", String, nullable=False),  # as it is shown
+    sa.Column("sealed_url", LargeBinary),  # sealed, where the URL has a password
     sa.Column("event_types", Json, nullable=False),
     sa.Column("filter", Json, nullable=False),
     sa.Column("format", String, nullable=False),
@@ -278,6 +317,13 @@ subscriptions = sa.Table(
     sa.Column("previous_secret", LargeBinary),  # sealed
     sa.Column("previous_secret_until", UtcTime),
     sa.Column("failing_since", UtcTime),
+    sa.Column("ordering", String),  # task | none
+    sa.Column("max_in_flight", sa.Integer),
+    sa.Column("max_per_second", sa.Integer),
+    sa.Column("spent_until", UtcTime),  # the time up to which the rate is used
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),  # in a row; what a pause ends is one
+    sa.Column("paused_until", UtcTime),
+    sa.Column("stamp", BigInteger, nullable=False, server_default="0"),  # another with every change
     sa.Column("created_at", UtcTime, nullable=False),
 )
 
@@ -295,15 +341,25 @@ deliveries = sa.Table(
     sa.Column("lease", String),
     sa.Column("lease_until", UtcTime),
     sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("order_key", String),  # the task, where its events keep their order
+    sa.Column("event_seq", BigInteger),  # then the event's place in the feed
     sa.UniqueConstraint("subscription_id", "event_id"),
+)
+sa.Index(
+    "deliveries_in_order",
+    deliveries.c.subscription_id,
+    deliveries.c.order_key,
+    deliveries.c.event_seq,
+    **_partial(sa.text("order_key IS NOT NULL AND state = 'pending'")),
 )
 sa.Index(
     "deliveries_due",
     deliveries.c.subscription_id,
     deliveries.c.next_attempt_at,
-    sqlite_where=deliveries.c.state == sa.literal_column("'pending'"),
+    deliveries.c.id,
+    **_partial(deliveries.c.state == sa.literal_column("'pending'")),
 )
-sa.Index("deliveries_of_subscription", deliveries.c.subscription_id, deliveries.c.id)
+sa.Index("deliveries_of_subscription", deliveries.c.subscription_id, deliveries.c.state, deliveries.c.id)
 
 delivery_attempts = sa.Table(
     "delivery_attempts",

@@ -6,6 +6,7 @@ messages never leave this module: a refused signature echoes our parameters, the
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import uuid
@@ -38,15 +39,21 @@ _CREDENTIALS = PlatformBusy(
     reason="not_authorized",
     message="The platform refused our signature. Check ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET, and the clock.",
 )
-# The gateway's code begins so: what it means for whoever runs the service.
+# The gateway's code begins so: it turns the account away, not the call.
 _REFUSALS = {
     "InvalidAccessKeyId": "The platform does not know the AccessKey. Check ALIBABA_CLOUD_ACCESS_KEY_ID.",
     "SignatureDoesNotMatch": "The platform refused our signature. Check ALIBABA_CLOUD_ACCESS_KEY_SECRET.",
+    "IncompleteSignature": _CREDENTIALS.message,
+    "MissingAccessKeyId": _CREDENTIALS.message,
     "InvalidTimeStamp": "The platform refused our date: this machine's clock is off. Set it by NTP.",
     "InvalidSecurityToken": "The platform refused ALIBABA_CLOUD_SECURITY_TOKEN: it has expired, or is another key's.",
     "Forbidden": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
     "NoPermission": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
+    "Unauthorized": "The RAM user may not call the service. Grant it AliyunYundunGreenWebFullAccess.",
 }
+_TURNED_AWAY = frozenset({401, 403})
+_NO_SUCH_API = frozenset({404, 405})  # some other server answers there
+_TOO_MANY = 429
 _UNREACHABLE = "The platform could not be reached. Check WEBHOOK_PLATFORM_ENDPOINT and this machine's network."
 _UPLOAD_FAILED = PlatformBusy(
     code=None, reason="upload_failed", message="The file could not be handed over to the platform's storage."
@@ -232,14 +239,14 @@ class PlatformClient:
             req_body_type="formData",
             body_type="string",
         )
-        fields = {} if service is None else {"Service": service, "ServiceParameters": _json(parameters or {})}
+        fields = {} if service is None else {"Service": service, "ServiceParameters": _encoded(parameters or {})}
         make_patience: Any = RuntimeOptions  # annotated as the SDK's other types are
         patience = make_patience(connect_timeout=timeout_ms, read_timeout=timeout_ms)
         try:
             answer = self._client.call_api(call, OpenApiRequest(body=fields), patience)
         except AlibabaCloudException as error:
             raise _http_error(error) from None  # the SDK's own message may hold our seed
-        except (DaraException, TeaException, OSError, ValueError) as error:
+        except (DaraException, TeaException, OSError, ValueError, AttributeError) as error:
             raise _transport_error(error) from None
         return str(answer["body"]).encode()
 
@@ -255,7 +262,7 @@ class PlatformClient:
             answer = msgspec.json.decode(body, type=_Answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise OutcomeUnknown(code=None, reason="submit_outcome_unknown", message=_LOST) from None
-        code = answer.code if isinstance(answer.code, int) else None
+        code = payloads.whole_number(answer.code)
         row = codes.code_of(code)
         if row.remedy is Remedy.PROCEED:
             return answer
@@ -294,32 +301,44 @@ def _is_address(endpoint: str) -> bool:
     return True
 
 
-def _json(parameters: dict[str, str]) -> str:
+def _encoded(parameters: dict[str, str]) -> str:
     return msgspec.json.encode(parameters).decode()
 
 
 def _http_error(error: Any) -> PlatformRefused | PlatformBusy:
     """Sort an error that the platform's gateway answered: it was not accepted."""
-    status = error.status_code or 0
-    name = type(error).__name__
-    if name == "ThrottlingException":
+    status, name = error.status_code or 0, str(error.code)
+    refusal = next((said for code, said in _REFUSALS.items() if name.startswith(code)), None)
+    if refusal is None and status in _TURNED_AWAY:
+        refusal = _CREDENTIALS.message
+    if type(error).__name__ == "ThrottlingException" or status == _TOO_MANY or name.startswith("Throttling"):
         row = codes.CODES[403]
-        return PlatformBusy(code=status, reason=row.reason, message=row.message)
-    if status >= _SERVER_ERROR:
+    elif refusal is not None:
+        # a wrong key, signature or clock concerns every task alike: keep them until it is mended
+        return PlatformBusy(code=status, reason=_CREDENTIALS.reason, message=refusal)
+    elif status in _NO_SUCH_API:
+        return PlatformBusy(code=status, reason="platform_unreachable", message=_UNREACHABLE)
+    elif status >= _SERVER_ERROR or name.startswith("SignatureNonceUsed"):
         row = codes.CODES[500]
-        return PlatformBusy(code=status, reason=row.reason, message=row.message)
-    # a wrong key, signature or clock concerns every task alike: keep them until it is mended
-    message = next((said for code, said in _REFUSALS.items() if str(error.code).startswith(code)), _CREDENTIALS.message)
-    return PlatformBusy(code=status, reason=_CREDENTIALS.reason, message=message)
+    else:
+        row = codes.CODES[401]
+        return PlatformRefused(code=status, reason=row.reason, message=row.message)
+    return PlatformBusy(code=status, reason=row.reason, message=row.message)
 
 
 def _transport_error(error: BaseException) -> PlatformBusy | OutcomeUnknown:
-    """Sort an error without an answer: what never connected was not sent, anything else may have been."""
+    """Sort an error without an answer that can be read.
+
+    What never connected was not sent. The SDK decodes the bodies of errors only, so one that it cannot decode was
+    an error's. Anything else may have been accepted.
+    """
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
     cause: BaseException | None = getattr(error, "inner_exception", error)
     while cause is not None:
         if isinstance(cause, ConnectTimeoutError | NewConnectionError):
             return PlatformBusy(code=None, reason="platform_unreachable", message=_UNREACHABLE)
+        if isinstance(cause, json.JSONDecodeError | UnicodeDecodeError | AttributeError):
+            return PlatformBusy(code=None, reason=codes.CODES[500].reason, message=codes.CODES[500].message)
         cause = cause.__cause__ or cause.__context__
     return OutcomeUnknown(code=None, reason="submit_outcome_unknown", message=_LOST)

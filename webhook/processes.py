@@ -6,25 +6,25 @@ whose parent is gone ends too, and frees the port: nothing survives a kill -9 of
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import importlib
 import os
 import signal
 import socket
+import tempfile
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
 
 from webhook import bootstrap
-from webhook.db import Database, claim_web, path_of
+from webhook.db import claim_web, open_database, path_of
 from webhook.errors import DatabaseError, ServiceError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from webhook.settings import Settings
@@ -34,7 +34,9 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _FREED_SECONDS = 10.0  # gunicorn's workers look for their parent every second, and then finish what they do
+_ENDED_SECONDS = 3.0  # an idle service that was killed whole has ended by then
 _FREED_LOOK_SECONDS = 0.1
+_KILLED_PAUSE_SECONDS = 0.5  # before one that was killed as soon as it was started is started again
 _SETTLED_SECONDS = 5.0  # a process that lived so long is worth starting again
 
 
@@ -47,19 +49,33 @@ def migrate(settings: Settings) -> Path | None:
     Raises:
         DatabaseError: the database cannot be made or changed.
     """
-    database = Database(settings.database_url)
+    path = path_of(settings.database_url)
+    if path is not None and not path.parent.is_dir():
+        raise DatabaseError(f"The directory {path.parent} does not exist. Make it, or change WEBHOOK_DATABASE_URL.")
+    if path is not None and path.exists() and not path.is_file():
+        raise DatabaseError(f"{path} is not a file. Change WEBHOOK_DATABASE_URL.")
+    if path is None:
+        bootstrap.encryption_keys(settings)  # no key can be made for it: better said before anything is changed
+    database = open_database(settings.database_url)
     try:
-        if not database.path.parent.is_dir():
-            raise DatabaseError(
-                f"The directory {database.path.parent} does not exist. Make it, or change WEBHOOK_DATABASE_URL."
-            )
         bootstrap.upgrade(database)
     finally:
         database.close()
     try:
         return bootstrap.create_key_file(settings)
     except OSError as error:
-        raise DatabaseError(f"The key file beside {database.path} cannot be written: {error.strerror}.") from error
+        raise DatabaseError(f"The key file beside {database.name} cannot be written: {error.strerror}.") from error
+
+
+def check_free(settings: Settings) -> None:
+    """Refuse to start where another service runs, but not where one that was killed is about to end.
+
+    Raises:
+        SettingError: the address cannot be listened on.
+        DatabaseError: another web process serves the database.
+    """
+    _awaited(lambda: check_bind(settings), seconds=_ENDED_SECONDS)
+    check_alone(settings)
 
 
 def check_bind(settings: Settings) -> None:
@@ -84,23 +100,39 @@ def check_bind(settings: Settings) -> None:
 
 
 def check_alone(settings: Settings) -> None:
-    """Refuse a database that another web process serves.
+    """Refuse an SQLite database that another web process serves.
 
     Raises:
         DatabaseError: there is another.
     """
     path = path_of(settings.database_url)
-    if path.parent.is_dir():  # `migrate` says what is wrong where it is not
-        claim_web(path).close()
+    if path is not None and path.parent.is_dir():  # `migrate` says what is wrong where it is not
+        _awaited(lambda: claim_web(path), seconds=_ENDED_SECONDS).close()
 
 
-def _awaited(take: Callable[[], T]) -> T:
+def check_uploads(settings: Settings) -> None:
+    """Refuse a directory for uploads that cannot be one; it is made when the first one comes.
+
+    Raises:
+        SettingError: it, or what is nearest to it, is no directory that we may write to.
+    """
+    wanted = bootstrap.upload_path(settings)
+    nearest = next(path for path in (wanted, *wanted.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise SettingError(
+            "WEBHOOK_UPLOAD_DIRECTORY",
+            f"{nearest} is not a directory that the service may write to",
+            "Set it to one, or mend its permissions.",
+        )
+
+
+def _awaited(take: Callable[[], T], *, seconds: float) -> T:
     """Take what the workers of a web process that was killed keep until they notice.
 
     Raises:
-        ServiceError: it is still taken after some seconds.
+        ServiceError: it is still taken after so long.
     """
-    deadline = time.monotonic() + _FREED_SECONDS
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return take()
@@ -116,14 +148,37 @@ def _share_memory() -> None:
     gc.freeze()
 
 
+@contextmanager
+def _shared_counters(settings: Settings) -> Iterator[None]:
+    """Have several web processes count together (`metrics`); where `serve` has seen to it, it is done."""
+    if settings.web_concurrency == 1 or _COUNTERS in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="webhook-counters-") as directory:
+        os.environ[_COUNTERS] = directory
+        try:
+            yield
+        finally:
+            del os.environ[_COUNTERS]
+
+
+_COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
+
+
 def run_web(settings: Settings) -> None:
-    """Run the web process until SIGTERM or SIGINT."""
+    """Run the web processes until SIGTERM or SIGINT."""
+    with _shared_counters(settings):
+        _run_web(settings)
+
+
+def _run_web(settings: Settings) -> None:
     from webhook.app import create_app
     from webhook.web import Web
 
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
-    with _awaited(lambda: claim_web(path_of(settings.database_url))):
-        _awaited(lambda: check_bind(settings))
+    path = path_of(settings.database_url)
+    with nullcontext() if path is None else _awaited(lambda: claim_web(path), seconds=_FREED_SECONDS):
+        _awaited(lambda: check_bind(settings), seconds=_FREED_SECONDS)
         web = Web(settings, lambda: create_app(bootstrap.build(settings)))
         _share_memory()
         web.run()  # type: ignore[no-untyped-call] # gunicorn's
@@ -131,13 +186,15 @@ def run_web(settings: Settings) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Run the worker process until SIGTERM or SIGINT."""
+    import uvloop
+
     from webhook.workers import run_until_signal
 
     service = bootstrap.build(settings)
     make_client = bootstrap.platform_client(settings)
     if make_client is None:
         log.warning("ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET are not set: tasks stay queued.")
-    asyncio.run(run_until_signal(service, make_client))
+    uvloop.run(run_until_signal(service, make_client))
     service.database.close()
 
 
@@ -158,7 +215,8 @@ def serve(settings: Settings, *, prepare: Callable[[], None]) -> int:
         _Part("web", ("webhook.app", "webhook.web"), lambda: run_web(settings)),
         _Part("worker", ("webhook.workers",), lambda: run_worker(settings)),
     )
-    return _Family(parts).run(prepare)
+    with _shared_counters(settings):
+        return _Family(parts).run(prepare)
 
 
 class _Part(NamedTuple):
@@ -183,8 +241,8 @@ class _Family:
 
     def run(self, prepare: Callable[[], None]) -> int:
         """Start all and wait for their end; return the exit status."""
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGINT, self._stop)
+        for number in _STOPPING:
+            signal.signal(number, self._stop)
         for part in self._parts:
             self._start(part)
         try:
@@ -202,8 +260,10 @@ class _Family:
             os.close(child.lifeline)
             if self._stopping:
                 continue
-            if time.monotonic() - child.started_at >= _SETTLED_SECONDS:
+            settled = time.monotonic() - child.started_at >= _SETTLED_SECONDS
+            if settled or os.WIFSIGNALED(ended):
                 log.error("A process ended by itself; it is started again.", process=child.part.name, status=ended)
+                time.sleep(0 if settled else _KILLED_PAUSE_SECONDS)
                 self._start(child.part, _BEGIN)
             else:
                 log.error("A process ended as soon as it was started; the service stops.", process=child.part.name)
@@ -218,6 +278,7 @@ class _Family:
 
     def _start(self, part: _Part, word: bytes = b"") -> None:
         theirs, ours = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # or it could reach the child before that heeds it
         pid = os.fork()
         if pid == 0:
             for child in self._children.values():
@@ -225,21 +286,24 @@ class _Family:
             os.close(ours)
             status = _run_child(part, theirs)
             os._exit(status)
+        self._children[pid] = _Child(part, time.monotonic(), ours)
+        if self._stopping:  # told so just before
+            os.kill(pid, signal.SIGTERM)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         os.write(ours, word)
         os.close(theirs)
-        self._children[pid] = _Child(part, time.monotonic(), ours)
-        if self._stopping:  # told so in between
-            os.kill(pid, signal.SIGTERM)
 
 
 _BEGIN = b"!"
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def _run_child(part: _Part, lifeline: int) -> int:
     """Load a part, run it when the parent says so, and return its exit status."""
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         for module in part.modules:
             importlib.import_module(module)
         if os.read(lifeline, 1) != _BEGIN:

@@ -16,6 +16,7 @@ from webhook.store.tasks import LabelSummary, Task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_NONE = "none"  # the level of what nothing was found in
 _FINAL_STATES = frozenset({"completed", "failed", "canceled", "expired"})
 
 
@@ -62,7 +63,7 @@ def advance(task: Task, reports: Sequence[Report], merge: Merge) -> Task:
     if task.origin == "external":
         task = _identified(task, results)
     received_at = max(report.received_at for report in reports)
-    stated = highest([task.stated_risk_level, *(result.risk_level for result in results)])
+    stated = highest([task.stated_risk_level, *map(_stated_level, results)])
     has_result = bool(task.slice_count or merge.has_slices) or stated is not None
     state, error = _next_state(task, reports, has_result=has_result)
     finished = state in _FINAL_STATES
@@ -90,6 +91,11 @@ def advance(task: Task, reports: Sequence[Report], merge: Merge) -> Task:
         answered_at=received_at,
         silent_since=_silent_since(task, merge, received_at=received_at) if live else None,
     )
+
+
+def _stated_level(result: Result) -> str | None:
+    """Return what a result says of the task as a whole: while it is in progress, none found yet is none known."""
+    return None if result.code == codes.IN_PROGRESS and result.risk_level == _NONE else result.risk_level
 
 
 def _runs(results: Iterable[Result]) -> bool:

@@ -12,6 +12,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -48,10 +49,19 @@ def _text(value: str) -> str:
 def _database_url(value: str) -> str:
     try:
         url = make_url(value)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise ValueError("is not a database URL") from None
-    if url.get_backend_name() != "sqlite":
-        raise ValueError(f"names a {url.get_backend_name()} database, and only SQLite is supported so far")
+    backend = url.get_backend_name()
+    if backend in {"postgresql", "postgres"}:  # the latter is what many platforms hand out
+        if find_spec("psycopg") is None:
+            raise ValueError("needs psycopg, which `pip install 'webhook[postgres]'` brings")
+        if not url.database:
+            raise ValueError("names no database")
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    if backend != "sqlite":
+        raise ValueError(f"names a {backend} database, and only SQLite and PostgreSQL are supported")
+    if url.host or url.username:
+        raise ValueError("names a server, and SQLite has none: a file's path begins after the third slash")
     if not url.database or url.database == ":memory:":
         raise ValueError("names no file, and a database in memory would lose every callback")
     return value
@@ -65,19 +75,16 @@ def _bind(value: str) -> tuple[str, int]:
 
 
 def _base_url(value: str) -> str:
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("has an address or a port that there is not") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("is not an http or https URL without query")
+    if "@" in parts.netloc or not re.fullmatch(r"[!-~]+", value):
+        raise ValueError("has a user, or characters that no URL has")
     return value.rstrip("/")
-
-
-def _api_url(value: str) -> str:
-    url = _base_url(value)
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError("has a port that there is not") from None
-    return url
 
 
 def _api_key(value: str) -> str:
@@ -87,7 +94,10 @@ def _api_key(value: str) -> str:
 
 
 def _endpoint(value: str) -> str:
-    return _base_url(value if "://" in value else f"https://{value}")
+    url = _base_url(value if "://" in value else f"https://{value}")
+    if urlsplit(url).path:
+        raise ValueError("has a path, and the platform's API has none")
+    return url
 
 
 def _uid(value: str) -> str:
@@ -100,7 +110,7 @@ def _admin_key(value: str) -> str:
     shortest = 32
     if len(value) < shortest:
         raise ValueError(f"is shorter than {shortest} characters")
-    return value
+    return _api_key(value)
 
 
 def _encryption_keys(value: str) -> dict[str, bytes]:
@@ -185,7 +195,8 @@ class Settings:
         "WEBHOOK_DATABASE_URL",
         _database_url,
         default="sqlite:///webhook.db",
-        mend="Set it to a file, such as sqlite:///webhook.db.",
+        mend="Set it to a file, such as sqlite:///webhook.db, or to postgresql+psycopg://user:password@host/database.",
+        secret=True,  # a server's may hold a password
     )
     bind: tuple[str, int] = _setting(
         "WEBHOOK_BIND", _bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
@@ -240,7 +251,7 @@ class Settings:
     )
     api_url: str = _setting(
         "WEBHOOK_API_URL",
-        _api_url,
+        _base_url,
         default=None,
         mend="Set it to the URL under which `webhook submit`, `watch` and `verdicts` reach the service, such as "
         "http://127.0.0.1:8000.",
@@ -280,9 +291,9 @@ class Settings:
     )
     web_concurrency: int = _setting(
         "WEB_CONCURRENCY",
-        _whole(1, 1),
-        default="1",
-        mend="Set it to 1: several writing processes on one SQLite file wait seconds for each other.",
+        _whole(1, 256),
+        default=None,
+        mend="Set it to the number of web processes, such as one for each core; with SQLite to 1.",
     )
     callback_body_limit: int = _setting(
         "WEBHOOK_CALLBACK_BODY_LIMIT_BYTES",
@@ -478,13 +489,14 @@ def load(environ: Mapping[str, str]) -> Settings:
         try:
             values[field.name] = meta["parse"](text) if text else None
         except ValueError as error:
-            shown = "" if meta["secret"] else f" (it is {text!r})"
+            shown = "" if meta["secret"] or "@" in text else f" (it is {text!r})"
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
     values["allowed_private_networks"] = values["allowed_private_networks"] or ()
     values["services"] = values["services"] or {}
     values["api_url"] = values["api_url"] or _local_url(*values["bind"])
     values["api_key"] = values["api_key"] or values["admin_key"]
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
+    values["web_concurrency"] = _web_concurrency(values["web_concurrency"], values["database_url"])
     if values["delivery_lease"] <= values["delivery_timeout"]:
         raise SettingError(
             "WEBHOOK_DELIVERY_LEASE_SECONDS",
@@ -492,6 +504,21 @@ def load(environ: Mapping[str, str]) -> Settings:
             "Set it to 5 more than the timeout.",
         )
     return Settings(**values)
+
+
+def _web_concurrency(wanted: int | None, database_url: str) -> int:
+    if not database_url.startswith("sqlite"):
+        return wanted or _WEB_PROCESSES
+    if wanted not in {None, 1}:
+        raise SettingError(
+            "WEB_CONCURRENCY",
+            f"is more than SQLite can have (it is {wanted}): several writing processes wait seconds for each other",
+            "Set it to 1, or WEBHOOK_DATABASE_URL to a PostgreSQL database.",
+        )
+    return 1
+
+
+_WEB_PROCESSES = 2  # where several can write
 
 
 def _local_url(host: str, port: int) -> str:

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook.clock import rfc3339
+from webhook.clock import rfc3339, rfc3339_or_none
 from webhook.payloads import slice_key
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from webhook.payloads import Slice
     from webhook.store.tasks import Task
 
@@ -23,10 +21,6 @@ UNKNOWN_ACTION = "review"  # a level that is not documented is never clean
 def action(risk_level: str | None) -> str | None:
     """Return what to do about a risk level; None where there is no result yet."""
     return None if risk_level is None else ACTIONS.get(risk_level, UNKNOWN_ACTION)
-
-
-def _time(time: datetime | None) -> str | None:
-    return None if time is None else rfc3339(time)
 
 
 def task_shape(task: Task, *, queue_position: int | None = None) -> dict[str, Any]:
@@ -53,8 +47,8 @@ def task_shape(task: Task, *, queue_position: int | None = None) -> dict[str, An
         "slice_count": task.slice_count,
         "flagged_slice_count": task.flagged_slice_count,
         "created_at": rfc3339(task.created_at),
-        "submitted_at": _time(task.submitted_at),
-        "finished_at": _time(task.finished_at),
+        "submitted_at": rfc3339_or_none(task.submitted_at),
+        "finished_at": rfc3339_or_none(task.finished_at),
         "queue_position": queue_position,
     }
 
@@ -62,8 +56,8 @@ def task_shape(task: Task, *, queue_position: int | None = None) -> dict[str, An
 def stream_shape(task: Task, *, queue_position: int | None = None) -> dict[str, Any]:
     """Return a task of kind `live` with what only streams have."""
     return task_shape(task, queue_position=queue_position) | {
-        "last_slice_at": _time(task.last_slice_at),
-        "silent_since": _time(task.silent_since),
+        "last_slice_at": rfc3339_or_none(task.last_slice_at),
+        "silent_since": rfc3339_or_none(task.silent_since),
     }
 
 

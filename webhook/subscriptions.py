@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from webhook import clock, signatures
-from webhook.clock import rfc3339
+from webhook import clock, destinations, signatures
+from webhook.clock import rfc3339, rfc3339_or_none
 from webhook.events import TEST_TYPE
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
@@ -36,6 +36,9 @@ def create(
     filter: dict[str, Any],  # noqa: A002 - the contract's word
     format: str,  # noqa: A002 - the contract's word
     description: str | None,
+    ordering: str | None = None,
+    max_in_flight: int | None = None,
+    max_per_second: int | None = None,
     now: datetime,
 ) -> tuple[Subscription, str]:
     """Make a subscription; return it with its signing secret, which is shown this once."""
@@ -43,7 +46,7 @@ def create(
     secret = secrets.token_bytes(_SECRET_BYTES)
     subscription = Subscription(
         id=subscription_id,
-        url=url,
+        **kept_url(keyring, subscription_id, url),
         event_types=event_types,
         filter=filter,
         format=format,
@@ -54,10 +57,29 @@ def create(
         previous_secret=None,
         previous_secret_until=None,
         failing_since=None,
+        ordering=ordering,
+        max_in_flight=max_in_flight,
+        max_per_second=max_per_second,
         created_at=now,
     )
     delivery_store.insert_subscription(session, subscription)
     return subscription, signatures.encode_secret(secret)
+
+
+def kept_url(keyring: Keyring, subscription_id: str, url: str) -> dict[str, Any]:
+    """Return the columns that keep a URL: as it is shown, and sealed where something of it is not."""
+    shown = destinations.shown(url)
+    sealed = None if shown == url else _seal(keyring, "sealed_url", subscription_id, url.encode())
+    return {"url": shown, "sealed_url": sealed}
+
+
+def full_url(keyring: Keyring, subscription: Subscription) -> str:
+    """Return where its events are sent, with what is not shown of it."""
+    if subscription.sealed_url is None:
+        return subscription.url
+    return keyring.open(
+        subscription.sealed_url, table="subscriptions", column="sealed_url", row=subscription.id
+    ).decode()
 
 
 def rotate_secret(session: Session, keyring: Keyring, subscription: Subscription, *, now: datetime) -> str:
@@ -96,8 +118,21 @@ def send_test(session: Session, ingest: Ingest, subscription: Subscription, *, n
     return owed
 
 
-def new_delivery(*, event_id: str, event_type: str, subscription_id: str, now: datetime) -> Delivery:
-    """Return an event owed to a subscription from now on."""
+def new_delivery(
+    *,
+    event_id: str,
+    event_type: str,
+    subscription_id: str,
+    now: datetime,
+    order_key: str | None = None,
+    event_seq: int | None = None,
+) -> Delivery:
+    """Return an event owed to a subscription from now on.
+
+    Args:
+        order_key: it waits for those of the same key that come before it in the feed.
+        event_seq: the event's place there.
+    """
     return Delivery(
         id=clock.new_id("dlv", now),
         event_id=event_id,
@@ -110,7 +145,14 @@ def new_delivery(*, event_id: str, event_type: str, subscription_id: str, now: d
         lease=None,
         lease_until=None,
         created_at=now,
+        order_key=order_key,
+        event_seq=event_seq,
     )
+
+
+def resume(session: Session, subscription_id: str) -> None:
+    """Try a subscription again at once, where it was paused for its failures."""
+    delivery_store.update_subscription(session, subscription_id, failures=0, paused_until=None)
 
 
 def disable(session: Session, ingest: Ingest, subscription: Subscription, *, reason: str) -> None:
@@ -131,8 +173,13 @@ def subscription_shape(subscription: Subscription) -> dict[str, Any]:
         "filter": subscription.filter,
         "format": subscription.format,
         "description": subscription.description,
+        "ordering": subscription.ordering,
+        "max_in_flight": subscription.max_in_flight,
+        "max_per_second": subscription.max_per_second,
         "state": subscription.state,
         "disabled_reason": subscription.disabled_reason,
+        "failing_since": rfc3339_or_none(subscription.failing_since),
+        "paused_until": rfc3339_or_none(subscription.paused_until),
         "created_at": rfc3339(subscription.created_at),
     }
 
@@ -146,7 +193,7 @@ def delivery_shape(delivery: Delivery, attempts: Sequence[Attempt]) -> dict[str,
         "event_type": delivery.event_type,
         "subscription_id": delivery.subscription_id,
         "state": delivery.state,
-        "next_attempt_at": None if due is None else rfc3339(due),
+        "next_attempt_at": rfc3339_or_none(due),
         "attempts": [
             {
                 "number": attempt.number,

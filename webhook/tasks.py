@@ -137,8 +137,10 @@ class Tasks:
         """Bring a task to its end, with the events that tell of it."""
         now = self._now()
         ended: dict[str, Any] = {"state": state, "finished_at": now, "updated_at": now, "next_attempt_at": None}
+        before = task_store.task(session, task.id)
         task_store.update_task(session, task.id, **ended, **values, **RELEASED, upload_size=None)
         after = task_store.task(session, task.id) or task
+        task_store.move_labels(session, [(before, after)])
         told = [self._ingest.task_event(f"task.{state}", after), *self._ingest.ended(after)]
         event_store.insert_events(session, told)
 

@@ -19,22 +19,25 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import structlog
 
 from webhook import clock, streams
+from webhook.attempts import Attempts
 from webhook.captures import Captures
 from webhook.claims import Room, Step
+from webhook.db import alone
 from webhook.errors import DatabaseError
+from webhook.grants import Places
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
 from webhook.store import tasks as task_store
-from webhook.transport import HttpTransport
+from webhook.transports import Transports
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from webhook.bootstrap import Service
     from webhook.claims import Call, Claimed
-    from webhook.deliveries import Claim, Settlement, Turn
+    from webhook.deliveries import Settlement, Turn
     from webhook.platform_client import PlatformClient
 
 log = structlog.get_logger()
@@ -80,12 +83,15 @@ class Worker:
         self._stopping = asyncio.Event()
         self._deliver_now = asyncio.Event()
         self._call_now = asyncio.Event()
-        self._settlements: list[Settlement] = []
-        self._in_flight: Counter[str] = Counter()
+        self._attempts = Attempts(
+            service.deliveries,
+            total=settings.delivery_concurrency,
+            share=settings.subscription_concurrency,
+            ended=self._deliver_now.set,
+        )
         self._more = False  # the last turn left something due
         self._unswept = True  # something changed since deliveries owed before were looked for
         self._swept_at = 0.0
-        self._attempts: set[asyncio.Task[None]] = set()
         self._calls: set[asyncio.Task[None]] = set()
         self._calling: Counter[str] = Counter()  # by lane: "submits", "uploads", "queries"
         self._call_again_at: datetime | None = None  # when the platform's limits let more through
@@ -100,17 +106,17 @@ class Worker:
     async def run(self) -> None:
         """Run until told to stop."""
         settings = self._service.settings
-        transport = HttpTransport(
+        transports = Transports(
             self._service.address_policy,
             timeout_seconds=settings.delivery_timeout.total_seconds(),
             connections=settings.delivery_concurrency,
         )
-        async with transport, self._captures:
+        async with transports, self._captures:
             loops = [
                 asyncio.create_task(self._forever(loop))
                 for loop in (
                     self._watch(),
-                    lambda: self._deliver(transport),
+                    lambda: self._deliver(transports),
                     self._call_platform,
                     self._watch_streams,
                     self._keep_house,
@@ -118,17 +124,15 @@ class Worker:
                 )
             ]
             await self._stopping.wait()
-            in_flight = [*self._attempts, *self._calls, *self._captures.under_way]
+            in_flight = [*self._attempts.under_way, *self._calls, *self._captures.under_way]
             if in_flight:
                 await asyncio.wait(in_flight, timeout=_LET_FINISH_SECONDS)
-            ending = [*loops, *self._attempts, *self._captures.under_way]
+            ending = [*loops, *self._attempts.under_way, *self._captures.under_way]
             for task in ending:
                 task.cancel()
             await asyncio.gather(*ending, return_exceptions=True)
-            if self._settlements:
-                await self._in_database(
-                    self._turn, sweep=False
-                )  # what has been sent is noted, or it would be sent again
+            self._attempts.drop()
+            await self._take_turn(sweep=False)  # what has been sent is noted, or it would be sent again
         self._database_thread.shutdown()
         self._platform_threads.shutdown(wait=False, cancel_futures=True)
 
@@ -174,7 +178,7 @@ class Worker:
         self._call_now.set()
         self._captures.wake()
 
-    async def _deliver(self, transport: HttpTransport) -> None:
+    async def _deliver(self, transports: Transports) -> None:
         """Take one turn of deliveries whenever there is something to do.
 
         New events wake us at once. What was owed before (retries, leases of a worker that died, deliveries a
@@ -189,14 +193,12 @@ class Worker:
             return
         if sweep:
             self._swept_at, self._unswept = clock_time(), False
-        turn = await self._in_database(self._turn, sweep=sweep)
+        turn = await self._take_turn(sweep=sweep)
         if turn is not None:
             self._more = turn.more
             if turn.behind:
                 self._deliver_now.set()
-            for claim in turn.claims:
-                self._in_flight[claim.delivery.subscription_id] += 1
-                self._spawn(self._attempts, self._attempt(transport, claim))
+            self._attempts.add(transports, turn.claims)
 
     def _has_deliveries(self, *, sweep: bool) -> bool:
         with self._service.database.read() as session:
@@ -204,32 +206,27 @@ class Worker:
                 sweep and bool(delivery_store.subscriptions_with_due(session, now=clock.now()))
             )
 
-    def _turn(self, *, sweep: bool) -> Turn | None:
-        """Take a turn, or None where a look tells that there is nothing to do."""
-        if not self._settlements and not self._has_deliveries(sweep=sweep):
-            return None
-        settings = self._service.settings
-        settled = list(self._settlements)
-        stopping = self._stopping.is_set()
-        with self._service.database.transaction() as session:
-            turn = self._service.deliveries.turn(
-                session,
-                lease=self._lease,
-                settlements=settled,
-                room=lambda subscription: settings.subscription_concurrency - self._in_flight[subscription],
-                total_room=0 if stopping else settings.delivery_concurrency - self._in_flight.total(),
-                sweep=sweep and not stopping,
-            )
-        del self._settlements[: len(settled)]
+    async def _take_turn(self, *, sweep: bool) -> Turn | None:
+        """Take a turn, or None where a look tells that there is nothing to do; nothing is claimed once we stop."""
+        attempts, stopping = self._attempts, self._stopping.is_set()
+        settled, dropped = list(attempts.settlements), attempts.take_dropped()
+        places = Places(total=0, share=0, taken={}) if stopping else attempts.places()
+        turn = await self._in_database(
+            self._turn, settled=settled, dropped=dropped, places=places, sweep=sweep and not stopping
+        )
+        del attempts.settlements[: len(settled)]
         return turn
 
-    async def _attempt(self, transport: HttpTransport, claim: Claim) -> None:
-        try:
-            settlement = await self._service.deliveries.attempt(transport, claim)
-        finally:
-            self._in_flight[claim.delivery.subscription_id] -= 1
-        self._settlements.append(settlement)
-        self._deliver_now.set()
+    def _turn(
+        self, *, settled: Sequence[Settlement], dropped: Sequence[str], places: Places, sweep: bool
+    ) -> Turn | None:
+        if not (settled or dropped or (places.total and self._has_deliveries(sweep=sweep))):
+            return None
+        with self._service.database.transaction() as session:
+            delivery_store.release(session, dropped, lease=self._lease)
+            return self._service.deliveries.turn(
+                session, lease=self._lease, settlements=settled, places=places, sweep=sweep
+            )
 
     async def _call_platform(self) -> None:
         """Claim what is due as far as threads are free, so that a claimed call is a call being made."""
@@ -256,8 +253,8 @@ class Worker:
         for call in claimed.calls:
             self._calling[_LANES[call.step]] += 1
             self._spawn(self._calls, self._call(self._client, call))
-        if claimed.probe:
-            self._spawn(self._calls, self._probe(self._client))
+        for limit in claimed.probes:
+            self._spawn(self._calls, self._probe(self._client, limit))
         if claimed.calls and claimed.again_at is None:
             self._call_now.set()  # there may be more than was looked for at once
 
@@ -292,10 +289,11 @@ class Worker:
             self._calling[_LANES[call.step]] -= 1
         self._wake()
 
-    async def _probe(self, client: PlatformClient) -> None:
-        await asyncio.get_running_loop().run_in_executor(
-            self._platform_threads, self._service.calls.probe, self._service.database.transaction, client
-        )
+    async def _probe(self, client: PlatformClient, limit: str) -> None:
+        def carry_out() -> None:
+            self._service.calls.probe(self._service.database.transaction, client, limit=limit)
+
+        await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
         self._wake()
 
     async def _watch_streams(self) -> None:
@@ -319,6 +317,7 @@ class Worker:
     def _keep_house_once(self) -> None:
         now = clock.now()
         with self._service.database.transaction() as session:
+            alone(session, "housekeeping")
             key_store.beat(session, key_store.WORKER, now=now)
             key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
             self._service.evidence.give_up(session)

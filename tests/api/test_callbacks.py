@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.clients import FORM, NO_KEY
+from tests.clients import ADMIN_KEY, FORM, NO_KEY
 from tests.signed import UID, checksum, content, form, piece
 from tests.waiting import until
 
@@ -227,6 +227,38 @@ def test_a_body_that_is_cut_off_is_malformed_and_leaves_nothing(running: Running
     until(lambda: outcomes(running, "malformed") == before + 1)
     assert [each for each in running.items("/v1/callbacks") if each["address_id"] == receiver["id"]] == []
     assert verdicts(running, "cut-off") == []
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\nabc\r\n", b"-5\r\nabc\r\n", b"3\r\nabcdef\r\n"])
+def test_chunks_that_are_none_are_the_sender_s_fault(running: Running, receiver: Any, chunk: bytes) -> None:
+    callback = receiver["callback_url"].removeprefix(running.url)
+    for path, content_type in ((callback, FORM), ("/v1/receivers", "application/json")):
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ADMIN_KEY}\r\n"
+        head += f"Content-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        assert exchange(running, head.encode() + chunk + b"0\r\n\r\n") == 400
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        ("GET /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization Bearer CANARY", 400),
+        ("GET /v1/tasks HTTP/1.1\r\nHost: x\r\nIdempotency-Key: \x7fCANARY", 400),
+        ("POST /callbacks/CANARY", 400),
+        ("CANARY of a transcript", 400),
+        (f"GET /v1/tasks?cursor=CANARY{'x' * 9000} HTTP/1.1\r\nHost: x", 414),
+        (f"GET /v1/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: CANARY{'x' * 99_000}", 431),
+    ],
+)
+def test_what_is_no_request_is_answered_without_a_word_of_it(running: Running, request_line: str, status: int) -> None:
+    with connection_to(running) as connection:
+        connection.sendall(f"{request_line}\r\n\r\n".encode("latin-1"))
+        answer = HTTPResponse(connection)
+        answer.begin()
+        body = answer.read()
+    assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json")
+    assert json.loads(body)["status"] == status
+    assert b"CANARY" not in body
+    assert "CANARY" not in running.command.log
 
 
 def connection_to(running: Running) -> socket.socket:

@@ -183,6 +183,7 @@ def test_a_head_tells_all_but_the_audio(saved: Stream) -> None:
         ("bytes=0-99", 0, 99),
         ("bytes=100-", 100, len(AUDIO) - 1),
         ("bytes=-7", len(AUDIO) - 7, len(AUDIO) - 1),
+        ("bytes=-99999999", 0, len(AUDIO) - 1),
         ("bytes=5-99999999", 5, len(AUDIO) - 1),
     ],
 )
@@ -195,12 +196,18 @@ def test_a_range_is_cut_out(saved: Stream, range_: str, first: int, last: int) -
     assert reply.headers["ETag"] == saved.get().headers["ETag"]
 
 
-@pytest.mark.parametrize("range_", [f"bytes={len(AUDIO)}-", "bytes=5-2", "bytes=x", "lines=0-1", "bytes=0-1,5-6"])
+@pytest.mark.parametrize("range_", [f"bytes={len(AUDIO)}-", "bytes=-0", "bytes=5-2", "bytes=x", "bytes"])
 def test_a_range_that_cannot_be_met_is_told_the_length(saved: Stream, range_: str) -> None:
     reply = saved.get(Range=range_)
     assert (reply.status, reply.json["status"]) == (416, 416)
     assert reply.headers["Content-Type"] == "application/problem+json"
     assert reply.headers["Content-Range"] == f"bytes */{len(AUDIO)}"
+
+
+@pytest.mark.parametrize("range_", ["lines=0-1", "bytes=0-1,5-6"])
+def test_a_range_of_another_kind_is_not_heeded(saved: Stream, range_: str) -> None:
+    reply = saved.get(Range=range_)
+    assert (reply.status, reply.body) == (200, AUDIO)
 
 
 def test_a_client_that_has_it_is_not_sent_it_again(saved: Stream) -> None:

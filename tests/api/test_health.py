@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import databases
 from tests.clients import NO_KEY, AppClient
 from tests.signed import content, form, piece
 from webhook import clock, limits
@@ -48,9 +49,12 @@ def test_submissions_that_wait_are_named_and_callbacks_are_taken_all_the_same(
     client: AppClient, service: Service
 ) -> None:
     with service.database.transaction() as session:
-        limits.close(session, limits.SUBMITS, reason="not_authorized", now=clock.now(), dice=lambda: 0.5)
+        for name, reason in ((limits.SUBMITS, "not_authorized"), (limits.QUERIES, "rate_limited")):
+            now = clock.now()
+            limits.close(session, name, reason=reason, called_at=now, now=now, dice=lambda: 0.5)
     reply = client.get("/readyz", key=NO_KEY)
-    assert (reply.status, reply.json["dependencies"]["platform"]) == (200, "submissions wait: not_authorized")
+    waits = "submissions wait: not_authorized, queries wait: rate_limited"
+    assert (reply.status, reply.json["dependencies"]["platform"]) == (200, waits)
     assert b'webhook_limit_closed{limit="submits"} 1.0' in client.get("/metrics", key=NO_KEY).body
 
 
@@ -62,14 +66,16 @@ def test_a_worker_that_is_not_heard_of_is_named_and_callbacks_are_taken_all_the_
     assert (reply.status, reply.json["dependencies"]["worker"]) == (200, "no sign of life")
 
 
+@databases.needs_sqlite
 def test_a_database_that_cannot_be_written_is_named_until_it_can(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook.db._BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("webhook.db.sqlite._BUSY_SECONDS", 0.01)
     service = make_service()
     client = AppClient(create_app(service))
     receiver = client.receiver()
     body = form(content(piece(0)), seed=receiver["seed"])
+    assert service.database.path
     with closing(sqlite3.connect(service.database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert client.callback(receiver["callback_url"], body) == 503

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
+from schemathesis.core.parameters import ParameterLocation
 
 from tests.clients import ADMIN_KEY
 from webhook.api.http import ROUTES
@@ -62,6 +63,11 @@ def test_every_answer_is_as_described(service: Service, route: Route, mode: Gene
     def ask(case: Case[Any]) -> None:
         if case.query.get("wait") in range(1, 61):
             case.query["wait"] = 0  # as good, and nobody has to wait
-        case.call_and_validate(headers={"Authorization": f"Bearer {ADMIN_KEY}"})
+        if case.media_type == "multipart/form-data" and isinstance(case.body, dict):
+            assume(all(isinstance(each, str | bytes) for each in case.body.values()))  # on the wire all is text
+        headers = case.meta.components.get(ParameterLocation.HEADER) if case.meta else None
+        if headers is None or headers.mode is GenerationMode.POSITIVE:  # else its own may be what is forbidden
+            case.headers["Authorization"] = f"Bearer {ADMIN_KEY}"
+        case.call_and_validate()
 
     ask()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from structlog.testing import capture_logs
 
+from tests import databases
 from tests.clients import NO_KEY, AppClient
 from webhook.app import create_app
 
@@ -190,6 +191,7 @@ def test_no_value_of_a_request_is_repeated_in_its_problem(client: AppClient) -> 
     assert b"my uid" not in reply.body
 
 
+@databases.needs_sqlite
 def test_a_database_that_is_away_is_a_503_that_says_nothing_of_it(client: AppClient, tmp_path: Path) -> None:
     (tmp_path / "webhook.db").write_bytes(b"no database at all, but long enough to be looked at" * 100)
     reply = client.post("/v1/tasks", TASK)
@@ -214,7 +216,7 @@ def test_a_fault_of_ours_is_a_500_that_only_the_log_explains(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a very private word")
 
-    monkeypatch.setattr("webhook.store.tasks.list_tasks", fail)
+    monkeypatch.setattr("webhook.store.lists.list_tasks", fail)
     with capture_logs() as logged:
         reply = client.get("/v1/tasks")
     assert_problem(reply, 500)

@@ -23,8 +23,19 @@ WISHES = {
     "filter": {"risk_levels": ["high"], "labels": ["political_*"], "services": ["s"], "kinds": ["live"]},
     "format": "cloudevents",
     "description": "the moderators",
+    "ordering": "task",
+    "max_in_flight": 1,
+    "max_per_second": 10,
 }
-DEFAULTS: dict[str, Any] = {"event_types": [], "filter": {}, "format": "standard", "description": None}
+DEFAULTS: dict[str, Any] = {
+    "event_types": [],
+    "filter": {},
+    "format": "standard",
+    "description": None,
+    "ordering": None,
+    "max_in_flight": None,
+    "max_per_second": None,
+}
 DEAD = {"state": "dead", "attempt_count": 10, "next_attempt_at": None}
 
 
@@ -120,6 +131,9 @@ def test_private_addresses_and_plain_http_need_leave(make_service: MakeService) 
         ({"event_types": [""]}, "event_types.0"),
         ({"event_types": "slice.*"}, "event_types"),
         ({"format": "xml"}, "format"),
+        ({"ordering": "time"}, "ordering"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_per_second": 0.5}, "max_per_second"),
         ({"filter": {"kinds": ["video"]}}, "filter.kinds.0"),
         ({"filter": {"color": "red"}}, "filter.color"),
         ({"secret": "mine"}, "secret"),

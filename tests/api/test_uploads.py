@@ -61,11 +61,13 @@ def test_another_kind_is_refused(client: AppClient, service: Service, name: str)
     [
         ([("data_id", None, b"d")], "file"),
         ([("file", None, b"x")], "file"),
+        ([("file", "a.mp3", b"")], "file"),
         ([("file", "a.mp3", b"x"), ("file", "b.mp3", b"x")], "file"),
         ([("file", "a.mp3", b"x"), ("sound", "b.mp3", b"x")], "sound"),
         ([("file", "a.mp3", b"x"), ("data_id", None, b"d"), ("data_id", None, b"d")], "data_id"),
         ([("file", "a.mp3", b"x"), ("data_id", None, b"!")], "data_id"),
         ([("file", "a.mp3", b"x"), ("referer", None, b"r" * 257)], "referer"),
+        ([("file", "a.mp3", b"x"), ("referer", None, b"a\r\nX: y")], "referer"),
         ([("file", "a.mp3", b"x"), ("service", None, b"live_detection_byllm_global")], "service"),
         ([("file", "a.mp3", b"x"), ("url", None, b"https://example.com/a.mp3")], "url"),
         ([("file", "a.mp3", b"x"), ("crypt_type", None, b"MD5")], "crypt_type"),

@@ -145,6 +145,34 @@ def test_filters_choose_verdicts(client: AppClient, tell: Any) -> None:
     assert found(limit=3) == "dcba"
 
 
+def test_filters_together_choose_what_fits_them_all(client: AppClient, tell: Any) -> None:
+    tell(piece(0, risk="high", label="political_entity"), piece(10, label="political_n"), TaskId="a", DataId="a")
+    tell(piece(0, risk="medium", label="political_n"), TaskId="b", DataId="b", LiveId="room-1")
+    tell(piece(0, risk="high", label="political_n"), TaskId="c", DataId="c")
+    tell(piece(0, risk="low", label="other"), TaskId="d", DataId="d", LiveId="room-1")
+
+    def found(**query: Any) -> str:
+        return "".join(verdict["data_id"] for verdict in client.items("/v1/verdicts", **query))
+
+    assert found(label="political_*", risk_level="high") == found(label="political_n", kind="audio") == "ca"
+    assert found(label="political_*", kind="live") == found(live_id="room-1", label="political_*") == "b"
+    assert found(live_id="room-1", risk_level="low,high") == found(live_id="room-1", data_id="d") == "d"
+    assert found(live_id="room-1", label="unheard-of") == found(data_id="a", action="block", risk_level="low") == ""
+    assert found(kind="live", action="review") == found(data_id="b", service="live_detection_byllm_global") == "b"
+
+
+def test_a_label_s_list_is_in_the_order_of_last_changes_page_by_page(client: AppClient, tell: Any) -> None:
+    for name in "abc":
+        tell(piece(0, risk="low", label="political_n"), TaskId=name, DataId=name, LiveId=name)
+    tell(piece(10, risk="high", label="political_entity"), TaskId="a", DataId="a", LiveId="a")
+
+    def found(**query: Any) -> str:
+        return "".join(verdict["data_id"] for verdict in client.items("/v1/verdicts", limit=1, **query))
+
+    assert found(label="political_*") == found(label="political_n") == found() == "acb"
+    assert found(label="political_n", risk_level="high") == found(label="political_entity") == "a"
+
+
 def test_verdicts_are_ordered_and_cut_by_when_they_last_changed(client: AppClient, tell: Any) -> None:
     for name in "abc":
         tell(piece(0), TaskId=name, DataId=name)

@@ -1,4 +1,4 @@
-"""From the callback being sent to the event at the subscriber, beside the floor of a bare POST; and the idle service.
+"""From the callback being sent to the event at the subscriber, beside a bare POST; and what the idle service takes.
 
 `python -m tests.bench.latency` starts the real `webhook serve`, posts signed callbacks to a receiver at a steady
 rate, and takes the time until `slice.flagged` arrives at a subscriber in this very process: one clock for both.
@@ -8,63 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote_plus
+from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
-from rich.table import Table
-from typing_extensions import override
 
-from tests.bench.load import UID, content
+from tests.bench import stage
+from tests.bench.load import UID, Job, requests
+from tests.bench.usage import cpu_seconds, proportional_bytes
+from tests.bench.wire import Http, connect
+from tests.running import Running
 
-ADMIN_KEY = "bench-" * 8
 SEED = "benchmark"
-RATES = (50, 200)
-P95_TARGET_MS = {50: 10.0, 200: 5.0}
-IDLE_CPU_TARGET = 0.5  # percent of one core
-IDLE_MEMORY_TARGET = 160 * 1024 * 1024
-READY_TARGET_SECONDS = 1.5
-_SLICES = 10
-
-
-class Http(asyncio.Protocol):
-    """One connection: whole messages in, by Content-Length, whichever side it is."""
-
-    def __init__(self, received: Any) -> None:
-        self._received = received
-        self._buffer = b""
-
-    @override
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while True:
-            head, end, rest = self._buffer.partition(b"\r\n\r\n")
-            if not end:
-                return
-            lower = head.lower()
-            at = lower.find(b"content-length:")
-            length = 0 if at < 0 else int(lower[at + 15 :].split(b"\r\n", 1)[0])
-            if len(rest) < length:
-                return
-            self._buffer = rest[length:]
-            self._received(self, head, rest[:length])
+_RATES = (50, 200)
+_P95_TARGETS_MS = {50: 8.0, 200: 4.0}
+_IDLE_CPU_TARGET = 0.3  # percent of one core
+_IDLE_MEMORY_TARGET = 140.0  # MB
+_READY_TARGET_SECONDS = 1.0
+_SETTLE_SECONDS = 2.0
+_UNTIMED_SECONDS = 8.0  # of the time given: starting, warming up, stopping
+_CONNECTIONS = 32
+_WARM = 50
+_BARE = 500
+_ARRIVAL_SECONDS = 10.0
+_MB = 1024 * 1024
 
 
 class Subscriber:
@@ -83,9 +53,8 @@ class Subscriber:
         self.changed.set()
 
 
-async def measure(port: int, path: str, subscriber: Subscriber, *, rate: int, count: int, first: int) -> list[float]:
-    """Send callbacks at a rate and return the milliseconds until each one's event arrived, sorted."""
-    loop = asyncio.get_running_loop()
+async def send(port: int, path: str, *, rate: int, count: int, first: int) -> dict[str, float]:
+    """Send callbacks at a rate, each about a task of its own; return when each task's was sent."""
     idle: asyncio.Queue[Http] = asyncio.Queue()
     refused: list[bytes] = []
 
@@ -94,45 +63,42 @@ async def measure(port: int, path: str, subscriber: Subscriber, *, rate: int, co
             refused.append(head)
         idle.put_nowait(connection)
 
-    connections = [(await loop.create_connection(lambda: Http(answered), "127.0.0.1", port))[1] for _ in range(32)]
-    for connection in connections:
+    for connection in await connect(port, _CONNECTIONS, answered):
         idle.put_nowait(connection)
-    bodies = [callback(path, number) for number in range(first, first + count)]
+    made = list(requests(Job(port=port, path=path, seed=SEED, first=first, count=count, seconds=0)))
     sent: dict[str, float] = {}
     start = time.perf_counter()
-    for index, body in enumerate(bodies):
+    for index, request in enumerate(made):
         await asyncio.sleep(start + index / rate - time.perf_counter())
         connection = await idle.get()
         sent[f"vm_{first + index}"] = time.perf_counter()
-        connection.transport.write(body)
-    deadline = time.perf_counter() + 10
+        connection.transport.write(request)
+    for _ in range(_CONNECTIONS):
+        (await idle.get()).transport.close()
+    if refused:
+        raise click.ClickException(f"{len(refused)} callbacks were refused: {refused[0]!r}")
+    return sent
+
+
+async def measure(port: int, path: str, subscriber: Subscriber, *, rate: int, count: int, first: int) -> list[float]:
+    """Send callbacks at a rate and return the milliseconds until each one's event arrived, sorted."""
+    sent = await send(port, path, rate=rate, count=count, first=first)
+    deadline = time.perf_counter() + _ARRIVAL_SECONDS
     while not sent.keys() <= subscriber.arrived.keys() and time.perf_counter() < deadline:
         subscriber.changed.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(subscriber.changed.wait(), 1)
-    for connection in connections:
-        connection.transport.close()
-    if refused or not sent.keys() <= subscriber.arrived.keys():
-        raise click.ClickException(f"{len(refused)} callbacks were refused, or events did not arrive.")
+    if not sent.keys() <= subscriber.arrived.keys():
+        raise click.ClickException("Events did not arrive.")
     return sorted((subscriber.arrived[name] - at) * 1000 for name, at in sent.items())
 
 
-def callback(path: str, number: int) -> bytes:
-    """Return the request of one callback, about a task of its own."""
-    text = content(number, _SLICES)
-    checksum = hashlib.sha256(f"{UID}{SEED}{text}".encode()).hexdigest()
-    body = f"checksum={checksum}&content={quote_plus(text)}".encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/x-www-form-urlencoded\r\n"
-    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-async def floor(port: int, *, count: int) -> list[float]:
+async def bare_posts(port: int, *, count: int) -> list[float]:
     """Return the milliseconds of a bare POST of an event to the subscriber, sorted."""
-    body = json.dumps({"data": {"task": {"platform_task_id": "floor"}, "padding": "x" * 1500}}).encode()
+    body = json.dumps({"data": {"task": {"platform_task_id": "bare"}, "padding": "x" * 1500}}).encode()
     request = b"POST / HTTP/1.1\r\nHost: bench\r\nContent-Length: %d\r\n\r\n" % len(body) + body
     answered = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Http(lambda *_: answered.set()), "127.0.0.1", port)
+    [connection] = await connect(port, 1, lambda *_: answered.set())
     times = []
     for _ in range(count):
         start = time.perf_counter()
@@ -144,131 +110,75 @@ async def floor(port: int, *, count: int) -> list[float]:
     return sorted(times)
 
 
-class Service:
-    """The real `webhook serve` on a free port and a database in a temporary directory."""
-
-    def __init__(self, directory: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        environ = os.environ | {
-            "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
-            "WEBHOOK_BIND": f"127.0.0.1:{self.port}",
-            "WEBHOOK_PLATFORM_UID": UID,
-            "WEBHOOK_ADMIN_KEY": ADMIN_KEY,
-            "WEBHOOK_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
-            "WEBHOOK_LOG_LEVEL": "error",
-        }
-        started = time.perf_counter()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "webhook", "serve"], env=environ, stderr=subprocess.DEVNULL
-        )
-        while True:
-            with (
-                contextlib.suppress(OSError),
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=1),
-            ):
-                break
-            if self.process.poll() is not None or time.perf_counter() - started > 30:
-                raise click.ClickException("The service did not start.")
-            time.sleep(0.01)
-        self.ready_seconds = time.perf_counter() - started
-
-    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Call the REST API."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}",
-            json.dumps(body).encode(),
-            {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            shape: dict[str, Any] = json.load(answer)
-            return shape
-
-    def processes(self) -> list[int]:
-        """Return the pids of all its processes."""
-        found = [self.process.pid]
-        for pid in found:
-            found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-        return found
-
-    def cpu_seconds(self) -> float:
-        """Return the processor time that all of it has used."""
-        ticks = 0
-        for pid in self.processes():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
-
-    def memory_bytes(self) -> int:
-        """Return the proportional set size of all of it."""
-        total = 0
-        for pid in self.processes():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        return total
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
+def register(service: Running) -> tuple[int, str]:
+    """Register a receiver; return the service's port, and the path that its callbacks come to."""
+    receiver = service.made("/v1/receivers", {"name": "bench", "seed": SEED})
+    return urlsplit(service.url).port or 0, urlsplit(receiver["callback_url"]).path
 
 
-@click.command()
-@click.option("--seconds", default=10, show_default=True, help="Of each rate, and of watching the idle service.")
-def main(seconds: int) -> None:
-    """Print the latencies and the idle figures against their targets."""
-    with tempfile.TemporaryDirectory() as directory:
-        service = Service(directory)
-        try:
-            time.sleep(2)
-            cpu, start = service.cpu_seconds(), time.perf_counter()
-            time.sleep(seconds)
-            idle = (service.cpu_seconds() - cpu) / (time.perf_counter() - start) * 100
-            memory = service.memory_bytes()
-            latencies, bare = asyncio.run(_latencies(service, seconds))
-        finally:
-            service.stop()
-    _print(service, latencies, bare, idle=idle, memory=memory)
-
-
-async def _latencies(service: Service, seconds: int) -> tuple[dict[int, list[float]], list[float]]:
+async def _latencies(service: Running, seconds: float) -> tuple[dict[int, list[float]], list[float]]:
     subscriber = Subscriber()
     server = await asyncio.get_running_loop().create_server(lambda: Http(subscriber.take), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    service.post("/v1/subscriptions", {"url": f"http://127.0.0.1:{port}/", "event_types": ["slice.flagged"]})
-    receiver = service.post("/v1/receivers", {"name": "bench", "seed": SEED})
-    path = "/callbacks/" + receiver["callback_url"].rpartition("/")[2]
-    await measure(service.port, path, subscriber, rate=50, count=50, first=0)  # warm
-    latencies, first = {}, 1000
-    for rate in RATES:
-        latencies[rate] = await measure(service.port, path, subscriber, rate=rate, count=rate * seconds, first=first)
-        first += rate * seconds
-    bare = await floor(port, count=500)
+    service.made("/v1/subscriptions", {"url": f"http://127.0.0.1:{port}/", "event_types": ["slice.flagged"]})
+    web, path = register(service)
+    await measure(web, path, subscriber, rate=_RATES[0], count=_WARM, first=0)
+    latencies, first = {}, _WARM
+    for rate in _RATES:
+        count = int(rate * seconds)
+        latencies[rate] = await measure(web, path, subscriber, rate=rate, count=count, first=first)
+        first += count
+    bare = await bare_posts(port, count=_BARE)
     server.close()
     return latencies, bare
 
 
-def _print(service: Service, latencies: dict[int, list[float]], bare: list[float], *, idle: float, memory: int) -> None:
-    table = Table("measure", "p50", "p95", "p99", "target", "reached")
+def _percentile(times: list[float], share: float) -> float:
+    return times[min(int(len(times) * share), len(times) - 1)]
 
-    def row(name: str, times: list[float], target: float | None) -> None:
-        p50, p95, p99 = (times[min(int(len(times) * share), len(times) - 1)] for share in (0.5, 0.95, 0.99))
-        reached = "" if target is None else ("yes" if p95 <= target else "no")
-        goal = "" if target is None else f"p95 ≤ {target:g} ms"
-        table.add_row(name, f"{p50:.2f} ms", f"{p95:.2f} ms", f"{p99:.2f} ms", goal, reached)
 
-    row("bare POST to the subscriber", bare, None)
-    for rate, times in latencies.items():
-        row(f"callback sent → event there, {rate}/s", times, P95_TARGET_MS[rate])
-    for name, figure, goal, reached in (
-        ("idle processor", f"{idle:.2f} %", f"≤ {IDLE_CPU_TARGET} %", idle <= IDLE_CPU_TARGET),
-        ("idle memory (PSS)", f"{memory / 2**20:.0f} MB", "≤ 160 MB", memory <= IDLE_MEMORY_TARGET),
-        ("ready after", f"{service.ready_seconds:.2f} s", "≤ 1.5 s", service.ready_seconds <= READY_TARGET_SECONDS),
+@click.command(help=__doc__)
+@click.option("--seconds", default=40.0, show_default=True, help="How long it may take altogether.")
+def main(seconds: float) -> None:
+    """Print the latencies and the idle figures against their targets."""
+    each = max((seconds - _UNTIMED_SECONDS) / (len(_RATES) + 1), 1.0)
+    with tempfile.TemporaryDirectory() as directory:
+        service = Running(Path(directory), WEBHOOK_PLATFORM_UID=UID, WEBHOOK_LOG_LEVEL="error")
+        try:
+            began = time.perf_counter()
+            service.start()
+            ready = time.perf_counter() - began
+            time.sleep(_SETTLE_SECONDS)
+            pids = service.command.pids()
+            cpu, start = cpu_seconds(pids), time.perf_counter()
+            time.sleep(each)
+            idle = (cpu_seconds(pids) - cpu) / (time.perf_counter() - start) * 100
+            memory = proportional_bytes(pids) / _MB
+            latencies, bare = asyncio.run(_latencies(service, each))
+        finally:
+            service.command.stop()
+    rows: list[tuple[str, ...]] = [
+        (
+            f"callback sent → event there, {rate}/s: ms",
+            f"{_percentile(times, 0.5):.2f}",
+            f"{_percentile(times, 0.99):.2f}",
+            *stage.judged(_percentile(times, 0.95), _P95_TARGETS_MS[rate], at_most=True),
+        )
+        for rate, times in latencies.items()
+    ]
+    shares = (_percentile(bare, share) for share in (0.5, 0.99, 0.95))
+    rows.append(("bare POST to the subscriber: ms", *(f"{each:.2f}" for each in shares), "", ""))
+    for name, figure, target in (
+        ("idle: percent of one core", idle, _IDLE_CPU_TARGET),
+        ("idle: memory, PSS, MB", memory, _IDLE_MEMORY_TARGET),
+        ("ready after s", ready, _READY_TARGET_SECONDS),
     ):
-        table.add_row(name, figure, "", "", goal, "yes" if reached else "no")
-    Console().print(table)
+        rows.append((name, "", "", *stage.judged(figure, target, at_most=True)))
+    stage.show(
+        f"webhook serve, {each:.0f} s of each rate and of doing nothing",
+        ("", "p50", "p99", "p95, or it", "target", ""),
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
+from tests import databases
 from tests.bench.load import UID
+from tests.bench.usage import cpu_seconds
+from tests.running import ENCRYPTION_KEYS
 from webhook import bootstrap, clock, models, settings
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
@@ -26,11 +29,13 @@ from webhook.store.tasks import Task
 from webhook.tokens import Secrets, seal_secrets, token_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 RECEIVER_TOKEN, RECEIVER_SEED = "r", "seed-of-the-receiver"
-_START_SECONDS = 20
+PROCESSES = 1 if databases.SERVER is None else 2  # of each that is measured: SQLite has one writer
+PYTHON = (sys.executable, "-m")
+_START_SECONDS = 60
 _STOP_SECONDS = 10
 
 
@@ -47,11 +52,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that its processes have used."""
-        ticks = 0
-        for pid in self._pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])  # utime, stime: proc(5)
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._pids())
 
     def peak_bytes(self) -> int:
         """Return the peak resident memory of its largest process."""
@@ -72,7 +73,7 @@ def _status(pid: int, name: str) -> int:
 @contextmanager
 def server(command: Sequence[str], *, port: int, environ: Mapping[str, str]) -> Iterator[Server]:
     """Run a server, from its first answer to the end of the block."""
-    process = subprocess.Popen([sys.executable, "-m", *command], cwd=ROOT, env=os.environ | environ)
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | environ)
     try:
         deadline = time.monotonic() + _START_SECONDS
         while not _answers(port):
@@ -89,24 +90,42 @@ def server(command: Sequence[str], *, port: int, environ: Mapping[str, str]) -> 
 
 
 def gunicorn(
-    app: str, *, port: int, environ: Mapping[str, str] | None = None
+    app: str, *, port: int, processes: int = 1, environ: Mapping[str, str] | None = None
 ) -> contextlib.AbstractContextManager[Server]:
-    """Run an application as most would: gunicorn, one process of 32 threads."""
-    command = ["gunicorn", "--worker-class=gthread", "--threads=32", f"--bind=127.0.0.1:{port}", "--log-level=warning"]
-    return server([*command, "--no-control-socket", app], port=port, environ=environ or {})
+    """Run an application as most would: gunicorn, processes of 32 threads."""
+    command = [
+        *PYTHON,
+        "gunicorn",
+        "--worker-class=gthread",
+        "--threads=32",
+        f"--workers={processes}",
+        "--keep-alive=75",
+    ]
+    command += [f"--bind=127.0.0.1:{port}", "--log-level=warning", "--no-control-socket", app]
+    return server(command, port=port, environ=environ or {})
 
 
 @contextmanager
-def service(directory: Path, *, tasks: int) -> Iterator[Server]:
-    """Run the service's web process over a database of so many tasks, with tokens and seeds t0, s0, and so on."""
+def service(
+    directory: Path, *, tasks: int, processes: int = 1, prepare: Callable[[settings.Settings], None] = lambda _: None
+) -> Iterator[Server]:
+    """Run the service's web processes over a database of so many tasks, with tokens and seeds t0, s0, and so on.
+
+    Args:
+        prepare: is given the settings when the database is there, before the processes are.
+    """
     port = free_port()
     environ = {
-        "WEBHOOK_DATABASE_URL": f"sqlite:///{directory}/webhook.db",
+        "WEBHOOK_DATABASE_URL": databases.url_of(directory),
+        "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS,
         "WEBHOOK_BIND": f"127.0.0.1:{port}",
         "WEBHOOK_PLATFORM_UID": UID,
+        "WEB_CONCURRENCY": str(processes),
     }
-    create_database(settings.load(environ), tasks=tasks)
-    with server(["tests.bench.serve"], port=port, environ=environ) as running:
+    loaded = settings.load(environ)
+    create_database(loaded, tasks=tasks)
+    prepare(loaded)
+    with server([*PYTHON, "tests.bench.serve"], port=port, environ=environ) as running:
         yield running
 
 
@@ -115,10 +134,9 @@ def create_database(loaded: settings.Settings, *, tasks: int) -> None:
     engine = sa.create_engine(loaded.database_url)
     models.metadata.create_all(engine)
     with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)")
-        connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (models.REVISION,))
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR NOT NULL)"))
+        connection.execute(sa.text("INSERT INTO alembic_version VALUES (:revision)"), {"revision": models.REVISION})
     engine.dispose()
-    bootstrap.create_key_file(loaded)
     made = bootstrap.build(loaded)
     now = clock.now()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests import databases
 from tests.clients import AppClient
 from tests.running import environment
 from webhook import bootstrap
@@ -98,6 +99,7 @@ def test_a_database_that_was_written_with_other_keys_is_refused(
     assert err.startswith("webhook: WEBHOOK_ENCRYPTION_KEYS: holds no key that opens ")
 
 
+@databases.needs_sqlite
 def test_a_key_file_is_made_for_its_owner_alone_and_told_of_once(webhook: RunCommand, tmp_path: Path) -> None:
     status, _, err = webhook("migrate", WEBHOOK_ENCRYPTION_KEYS="")
     path = tmp_path / "webhook.db.key"

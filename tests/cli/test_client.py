@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import databases
 from tests.cli.stub import answers, cuts, refuses
 from tests.running import free_port
 from webhook.cli import client
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import RunCommand
     from tests.cli.stub import Stub
-    from tests.running import Running
+from tests.running import Running
 
 NO_ITEMS: dict[str, Any] = {"items": [], "next_cursor": None}
 
@@ -148,7 +149,7 @@ def test_keys_that_do_not_do_are_told_with_the_mend(ask: RunCommand, running: Ru
     assert "WEBHOOK_API_KEY" in err
     assert "unknown" not in err
 
-    database = running.variables.get("WEBHOOK_DATABASE_URL", f"sqlite:///{running.directory}/webhook.db")
+    database = running.variables.get("WEBHOOK_DATABASE_URL", databases.url_of(running.directory))
     reader = ask("keys", "create", "a reader", "--role", "reader", WEBHOOK_DATABASE_URL=database)[1].strip()
     assert ask("verdicts", "--limit", "1", WEBHOOK_API_KEY=reader)[0] == 0
     large = tmp_path / "large.mp3"

@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -306,7 +307,7 @@ class Soak:
         """Wait until every task and every callback is over."""
         for task in self._active():
             if task["platform_task_id"] is not None:
-                self._service.post(f"/v1/tasks/{task['id']}/refresh")
+                self._insist(partial(self._service.post, f"/v1/tasks/{task['id']}/refresh"))
         until(lambda: not self._active(), seconds=SETTLED_SECONDS)
         until(lambda: all(_is_over(each) for task in self._platform.all_tasks() for each in task["callbacks"]))
 

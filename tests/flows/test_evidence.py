@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
+import sqlalchemy as sa
 
+from tests import databases
 from tests.running import Running
 from tests.segment_server import AUDIO, Answer, SegmentServer
 from tests.signed import content, form, piece
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 def claims(directory: Path) -> list[Any]:
     """Return state, ended attempts and whether somebody has claimed it, of all evidence on the disk."""
-    with closing(sqlite3.connect(directory / "webhook.db")) as database:
-        return database.execute("SELECT state, attempt_count, lease IS NOT NULL FROM evidence").fetchall()
+    with databases.connected(directory) as database:
+        rows = database.execute(sa.text("SELECT state, attempt_count, lease IS NOT NULL FROM evidence"))
+        return [tuple(row) for row in rows]
 
 
 def slices(running: Running, task_id: str) -> list[Any]:

@@ -95,10 +95,25 @@ class Content:
         response.headers.set("Content-Disposition", "attachment", filename=f"{self.name}{ending}")
         response.headers.set("X-Content-Type-Options", "nosniff")
         response.headers.set("Cache-Control", "private, no-cache")
+        asked = {name: value for name, value in environ.items() if name != "HTTP_RANGE"}
+        if range_ := _understood(environ.get("HTTP_RANGE", ""), length=len(self.body)):
+            asked["HTTP_RANGE"] = range_
         try:
-            response.make_conditional(environ, accept_ranges=True, complete_length=len(self.body))
+            response.make_conditional(asked, accept_ranges=True, complete_length=len(self.body))
         except RequestedRangeNotSatisfiable as error:
             raise RangeNotSatisfiable(len(self.body)) from error
         if response.status_code == _PRECONDITION_FAILED:
             raise PreconditionFailed("The content is not the one that If-Match names.")
         return response
+
+
+def _understood(asked: str, *, length: int) -> str:
+    """Return what is met of a `Range` (RFC 9110, 14.2): nothing of other units and of several ranges at once.
+
+    A suffix that is longer than the content is all of it, which werkzeug does not know.
+    """
+    unit, _, ranges = asked.partition("=")
+    if unit.strip().lower() != "bytes" or "," in ranges:
+        return ""
+    start, _, suffix = ranges.strip().partition("-")
+    return f"bytes=-{length}" if not start and suffix.isdecimal() and int(suffix) > length else asked

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -27,28 +27,33 @@ if TYPE_CHECKING:
 
 _MISSED_BEATS = 3
 _WEB = "web"
+_SHOWN_LIMITS = {"submissions": limits.SUBMITS, "queries": limits.QUERIES}
 
 
 def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
     """Return whether callbacks can be taken, and the state of each dependency."""
     settings = service.settings
     worker = "unknown"
-    stopped = None
+    stopped: list[str] = []
     try:
         if service.database.trouble is not None:  # can it be written again?
             with service.database.transaction() as session:
                 key_store.beat(session, _WEB, now=clock.now())
         with service.database.read() as session:
             beat = key_store.last_beat(session, key_store.WORKER)
-            stopped = limit_store.limit(session, limits.SUBMITS).reason
+            stopped = [
+                f"{name} wait: {found.reason}"
+                for name, limit in _SHOWN_LIMITS.items()
+                if (found := limit_store.limit(session, limit)).is_closed
+            ]
         database = "ok"
         alive = beat is not None and clock.now() - beat < key_store.HEARTBEAT * _MISSED_BEATS
         worker = "ok" if alive else "no sign of life"
     except DatabaseError:
         database = "unavailable"
     platform = "configured" if settings.access_key_id and settings.access_key_secret else "no credentials"
-    if stopped is not None:  # callbacks are taken all the same
-        platform = f"submissions wait: {stopped}"
+    if stopped:  # callbacks are taken all the same
+        platform = ", ".join(stopped)
     body = {
         "status": "ready" if database == "ok" else "not ready",
         "dependencies": {
@@ -62,14 +67,11 @@ def readiness(service: Service) -> tuple[bool, dict[str, Any]]:
 
 
 def exposition(service: Service, metrics: Metrics) -> bytes:
-    """Return Prometheus' text: this process's counters, and what the database knows of all."""
-    registry = metrics.registry
-    gauges = _Gauges(service)
-    registry.register(gauges)
-    try:
-        return generate_latest(registry)
-    finally:
-        registry.unregister(gauges)
+    """Return Prometheus' text: the web processes' counters, and what the database knows."""
+    registry = CollectorRegistry()
+    metrics.show(registry)
+    registry.register(_Gauges(service))
+    return generate_latest(registry)
 
 
 class _Gauges(Collector):
@@ -97,7 +99,7 @@ class _Gauges(Collector):
             audio = evidence_store.count_pending(session)
             behind = event_store.behind(session, CURSOR)
             beat = key_store.last_beat(session, key_store.WORKER)
-            closed = {each.name: int(each.reason is not None) for each in limit_store.all_limits(session)}
+            closed = {each.name: int(each.is_closed) for each in limit_store.all_limits(session)}
         yield _gauge("webhook_tasks", "Tasks that are not over, by state.", "state", tasks)
         yield _gauge("webhook_callbacks_kept", "Callbacks kept that are not results, by state.", "state", kept)
         yield _gauge("webhook_deliveries_pending", "Deliveries owed, by subscription.", "subscription", pending)

@@ -17,6 +17,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from webhook import clock
+from webhook.db import alone
 from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
 from webhook.forms import media_type
 from webhook.store import keys as key_store
@@ -282,6 +283,7 @@ def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) 
     place = {"table": "idempotency_keys", "column": "body", "row": f"{request.client.id}|{route_name}|{key}"}
     digest = raw.digest()
     now = clock.now()
+    alone(session, f"idempotency {place['row']}")
     stored = key_store.stored_answer(
         session, client=request.client.id, route=route_name, key=key, since=now - KEEP_ANSWERS
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook import clock, subscriptions
+from webhook import clock, destinations, subscriptions
 from webhook.api.routing import Answer, Request, Role, Route
 from webhook.api.schemas import subscriptions as schemas
 from webhook.api.schemas.lists import ListQuery
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from webhook.store.deliveries import Subscription
 
 
-def _found(session: Session, subscription_id: str) -> Subscription:
-    subscription = delivery_store.subscription(session, subscription_id)
+def _found(session: Session, subscription_id: str, *, lock: bool = False) -> Subscription:
+    subscription = delivery_store.subscription(session, subscription_id, lock=lock)
     if subscription is None:
         raise NotFound("There is no such subscription.")
     return subscription
@@ -26,10 +26,16 @@ def _found(session: Session, subscription_id: str) -> Subscription:
 
 def _check_url(request: Request, url: str) -> str:
     try:
-        request.service.address_policy.check_url(url)
+        destinations.check_url(request.service.address_policy, url)
     except (AddressRefused, ValueError) as error:
         raise Invalid(("url", str(error))) from None
     return url
+
+
+def _shape(session: Session, subscription: Subscription) -> dict[str, Any]:
+    """Return a subscription with how many deliveries it is still owed."""
+    pending = delivery_store.count_pending(session, of=[subscription.id])
+    return subscription_shape(subscription) | {"pending": pending.get(subscription.id, 0)}
 
 
 def _filter(body: schemas.FilterIn) -> dict[str, Any]:
@@ -46,11 +52,14 @@ def _create(request: Request, session: Session) -> Answer:
         filter=_filter(body.filter),
         format=body.format,
         description=body.description,
+        ordering=body.ordering,
+        max_in_flight=body.max_in_flight,
+        max_per_second=body.max_per_second,
         now=clock.now(),
     )
     return Answer(
         status=201,
-        body=subscription_shape(subscription) | {"secret": secret},
+        body=_shape(session, subscription) | {"secret": secret},
         headers={"Location": f"/v1/subscriptions/{subscription.id}"},
     )
 
@@ -59,27 +68,33 @@ def _list(request: Request, session: Session) -> Answer:
     query: ListQuery = request.query
     found = delivery_store.subscriptions_page(session, after=query.cursor, limit=query.limit)
     cursor = found[-1].id if len(found) == query.limit else None
-    return Answer(body={"items": [subscription_shape(one) for one in found], "next_cursor": cursor})
+    pending = delivery_store.count_pending(session, of=[one.id for one in found])
+    items = [subscription_shape(one) | {"pending": pending.get(one.id, 0)} for one in found]
+    return Answer(body={"items": items, "next_cursor": cursor})
 
 
 def _show(request: Request, session: Session) -> Answer:
-    return Answer(body=subscription_shape(_found(session, request.path["subscription_id"])))
+    return Answer(body=_shape(session, _found(session, request.path["subscription_id"])))
 
 
 def _patch(request: Request, session: Session) -> Answer:
     body: schemas.SubscriptionPatch = request.body
-    subscription = _found(session, request.path["subscription_id"])
+    subscription = _found(session, request.path["subscription_id"], lock=True)
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
+    if changes.get("url") == subscription.url:
+        del changes["url"]  # as it was shown, which may not be all of it
     if "url" in changes:
-        _check_url(request, changes["url"])
+        url = _check_url(request, changes["url"])
+        changes |= subscriptions.kept_url(request.service.keyring, subscription.id, url)
+        changes |= {"failures": 0, "paused_until": None}  # it was another that failed
     if "filter" in changes:
         changes["filter"] = _filter(changes["filter"])
     if "state" in changes and changes["state"] != subscription.state:
-        changes["failing_since"] = None
+        changes |= {"failing_since": None, "failures": 0, "paused_until": None}
         changes["disabled_reason"] = None if changes["state"] == "active" else "by_client"
     if changes:
         delivery_store.update_subscription(session, subscription.id, **changes)
-    return Answer(body=subscription_shape(_found(session, subscription.id)))
+    return Answer(body=_shape(session, _found(session, subscription.id)))
 
 
 def _delete(request: Request, session: Session) -> Answer:
@@ -89,7 +104,7 @@ def _delete(request: Request, session: Session) -> Answer:
 
 
 def _rotate_secret(request: Request, session: Session) -> Answer:
-    subscription = _found(session, request.path["subscription_id"])
+    subscription = _found(session, request.path["subscription_id"], lock=True)
     secret = subscriptions.rotate_secret(session, request.service.keyring, subscription, now=clock.now())
     return Answer(body={"secret": secret})
 
@@ -98,6 +113,7 @@ def _test(request: Request, session: Session) -> Answer:
     subscription = _found(session, request.path["subscription_id"])
     if subscription.state != "active":
         raise Conflict("The subscription is disabled; set its state to active first.")
+    subscriptions.resume(session, subscription.id)
     owed = subscriptions.send_test(session, request.service.ingest, subscription, now=clock.now())
     return Answer(status=202, body=delivery_shape(owed, []))
 
@@ -106,6 +122,7 @@ def _recover(request: Request, session: Session) -> Answer:
     body: schemas.RecoverIn = request.body
     subscription = _found(session, request.path["subscription_id"])
     recovered = delivery_store.make_failed_due(session, subscription.id, since=body.since, now=clock.now())
+    subscriptions.resume(session, subscription.id)
     return Answer(status=202, body={"recovered": recovered})
 
 
@@ -134,6 +151,7 @@ def _retry(request: Request, session: Session) -> Answer:
     delivery = delivery_store.delivery(session, delivery_id)
     if delivery is None:
         raise NotFound("There is no such delivery.")
+    subscriptions.resume(session, delivery.subscription_id)
     attempts = delivery_store.attempts(session, [delivery_id])
     return Answer(status=202, body=delivery_shape(delivery, attempts.get(delivery_id, [])))
 

@@ -9,17 +9,17 @@ from webhook.api.schemas import tasks as schemas
 from webhook.clock import from_microseconds, to_microseconds
 from webhook.errors import Invalid, NotFound
 from webhook.shapes import stream_shape, task_shape
+from webhook.store import lists as list_store
 from webhook.store import tasks as task_store
-from webhook.store.tasks import ACTIVE_STATES, Task, TaskQuery
+from webhook.store.lists import TaskQuery
+from webhook.store.tasks import ACTIVE_STATES, FINAL_STATES, Task
 from webhook.tasks import NewTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from webhook.db import Session
-
-FINAL_STATES = ("completed", "failed", "canceled", "expired")
 
 
 def found_task(session: Session, task_id: str, *, kind: str | None = None) -> Task:
@@ -34,27 +34,23 @@ def found_task(session: Session, task_id: str, *, kind: str | None = None) -> Ta
     return task
 
 
-def page_of_tasks(session: Session, query: TaskQuery, shape: Callable[[Task], dict[str, Any]]) -> Answer:
+def page_of_tasks(
+    session: Session, query: TaskQuery, shapes: Callable[[Sequence[Task]], list[dict[str, Any]]]
+) -> Answer:
     """Answer with one stretch of a list of tasks."""
-    found = task_store.list_tasks(session, query)
+    found = list_store.list_tasks(session, query)
     cursor = None
     if len(found) == query.limit:
         last = found[-1]
         sorted_by = last.updated_at if query.order_by_update else last.created_at
         cursor = f"{to_microseconds(sorted_by)}_{last.id}"
-    return Answer(body={"items": [shape(task) for task in found], "next_cursor": cursor})
+    return Answer(body={"items": shapes(found), "next_cursor": cursor})
 
 
-def _placed(session: Session, shape: Callable[..., dict[str, Any]]) -> Callable[[Task], dict[str, Any]]:
-    """Return a shape that shows a waiting task's place; the queue is read once, and only where one waits."""
-    places: dict[str, int] = {}
-
-    def placed(task: Task) -> dict[str, Any]:
-        if task.state == "queued" and not places:
-            places.update((task_id, place) for place, task_id in enumerate(task_store.queue(session), 1))
-        return shape(task, queue_position=places.get(task.id))
-
-    return placed
+def _placed(session: Session, found: Sequence[Task], shape: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the shapes of tasks, those that wait with their place in the queue."""
+    places = list_store.queue_places(session, [task for task in found if task.state == "queued"])
+    return [shape(task, queue_position=places.get(task.id)) for task in found]
 
 
 def after_cursor(cursor: str | None) -> tuple[datetime, str] | None:
@@ -129,7 +125,7 @@ def _made(
     waits = task.state == "queued"
     return Answer(
         status=status,
-        body=_placed(session, shape)(task),
+        body=_placed(session, [task], shape)[0],
         headers={"Location": path},
         wait_seconds=request.prefer_wait_seconds if waits else 0,
         again=again if waits else None,
@@ -150,7 +146,7 @@ def _list_tasks(request: Request, session: Session) -> Answer:
             after=after_cursor(query.cursor),
             limit=query.limit,
         ),
-        _placed(session, task_shape),
+        lambda found: _placed(session, found, task_shape),
     )
 
 
@@ -173,16 +169,17 @@ def _list_streams(request: Request, session: Session) -> Answer:
             after=after_cursor(query.cursor),
             limit=query.limit,
         ),
-        _placed(session, stream_shape),
+        lambda found: _placed(session, found, stream_shape),
     )
 
 
 def _show_task(request: Request, session: Session) -> Answer:
-    return Answer(body=_placed(session, task_shape)(found_task(session, request.path["task_id"])))
+    return Answer(body=_placed(session, [found_task(session, request.path["task_id"])], task_shape)[0])
 
 
 def _show_stream(request: Request, session: Session) -> Answer:
-    return Answer(body=_placed(session, stream_shape)(found_task(session, request.path["task_id"], kind="live")))
+    stream = found_task(session, request.path["task_id"], kind="live")
+    return Answer(body=_placed(session, [stream], stream_shape)[0])
 
 
 def _refresh(request: Request, session: Session) -> Answer:

@@ -12,7 +12,7 @@ from webhook.payloads import slice_key
 from webhook.shapes import ACTIONS, slice_shape, verdict_shape
 from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
-from webhook.store.tasks import TaskQuery
+from webhook.store.lists import TaskQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def _list_verdicts(request: Request, session: Session) -> Answer:
             after=after_cursor(query.cursor),
             limit=query.limit,
         ),
-        verdict_shape,
+        lambda found: [verdict_shape(task) for task in found],
     )
 
 
@@ -64,7 +64,10 @@ def _list_slices(request: Request, session: Session) -> Answer:
     for page in slice_store.pages(session, task.id, after=after):
         for piece in request.service.ingest.open_slices(page):
             key = slice_key(piece)
-            if (after is not None and key <= after) or (levels is not None and piece.risk_level not in levels):
+            if after is not None and key <= after:
+                continue
+            after = key
+            if levels is not None and piece.risk_level not in levels:
                 continue
             if query.label is not None and not any(
                 labels.matches(query.label, finding.label) for finding in piece.results

@@ -30,7 +30,7 @@ _COMMANDS = (
 def main() -> None:
     """Run the command line; wrong usage and errors of ours are told in a sentence, and the exit status is 1."""
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="webhook", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

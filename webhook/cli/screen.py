@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
@@ -37,6 +38,22 @@ _PICTURE_WIDTH = 100
 _PLAIN_WIDTH = 80
 _MOST_BLOCKS = 60
 _MOST_FLAGGED = 20
+
+
+@contextmanager
+def copying() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on standard error how far tables are copied; yields what is told a table, the rows done and in all."""
+    console = _console(sys.stderr)
+    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_interactive) as progress:
+        bars: dict[str, TaskID] = {}
+
+        def tell(table: str, done: int, total: int) -> None:
+            if table not in bars:
+                bars[table] = progress.add_task(table, total=total)
+            progress.update(bars[table], completed=done)
+
+        yield tell
 
 
 class Screen:

@@ -39,8 +39,8 @@ def serve() -> None:
     from webhook import processes
 
     settings = load_settings()
-    processes.check_bind(settings)
-    processes.check_alone(settings)
+    processes.check_uploads(settings)
+    processes.check_free(settings)
 
     def prepare() -> None:
         prepare_database(settings)
@@ -56,8 +56,8 @@ def web() -> None:
     from webhook import processes
 
     settings = load_settings()
-    processes.check_bind(settings)
-    processes.check_alone(settings)
+    processes.check_uploads(settings)
+    processes.check_free(settings)
     processes.run_web(settings)
 
 
@@ -70,10 +70,30 @@ def worker() -> None:
 
 
 @click.command()
-def migrate() -> None:
-    """Bring the database to this version's schema."""
-    prepare_database(load_settings())
-    click.echo("webhook: the database is up to date.", err=True)
+@click.option("--from", "source", metavar="URL", help="Copy all of this database, which no service may be using.")
+@click.option("--to", "target", metavar="URL", help="Into this one, which must be empty.")
+def migrate(*, source: str | None, target: str | None) -> None:
+    """Bring the database to this version's schema; or copy one into another, and compare them."""
+    if (source is None) != (target is None):
+        raise click.UsageError("--from and --to go together.")
+    if source is None or target is None:
+        prepare_database(load_settings())
+        click.echo("webhook: the database is up to date.", err=True)
+        return
+    from webhook import settings as settings_module
+    from webhook.cli.screen import copying
+    from webhook.transfer import transfer
+
+    urls = [settings_module.load({"WEBHOOK_DATABASE_URL": url}).database_url for url in (source, target)]
+    with copying() as progress:
+        copied = transfer(urls[0], urls[1], progress=progress)
+    for one in copied:
+        click.echo(f"{one.table:20} {one.rows:>12,} rows  SHA-256 {one.digest[:16]}…  the same in both")
+    click.echo(
+        "webhook: all of it is copied. Before the service starts on it, set WEBHOOK_ENCRYPTION_KEYS to what the old "
+        "database was written with (its key file's line, if there is one), and move its .uploads and .evidence.",
+        err=True,
+    )
 
 
 @click.command()

@@ -16,6 +16,7 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import fields
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from rich.text import Text
 from webhook import bootstrap, clock, logs, processes, services, signatures
 from webhook import settings as settings_module
 from webhook.crypto import Keyring
-from webhook.db import Database
+from webhook.db import open_database
 from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
 from webhook.errors import DatabaseError, PlatformError, ServiceError, SettingError
@@ -38,6 +39,8 @@ from webhook.store import tasks as task_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from webhook.db import Database
 
 _GB = 1024**3
 _DISK_FULL_BYTES = _GB // 10
@@ -77,10 +80,11 @@ def examine(environ: Mapping[str, str]) -> list[Check]:
         return checks
     given = sum(bool(environ.get(name, "").strip()) for name in _known_settings())
     checks.append(ok("settings", f"{given} of {len(_known_settings())} are set, the others have their defaults."))
-    database = Database(settings.database_url)
+    database = open_database(settings.database_url)
     with closing(database):
         stored = list(_storage(settings, database))
-        usable = database.path.exists() and all(check.state != "wrong" or check.name == "disk" for check in stored)
+        usable = any(check.name == "encryption keys" for check in stored)  # nobody looks at them before the schema
+        usable &= all(check.state != "wrong" or check.name == "disk" for check in stored)
         running = list(_processes(settings, database if usable else None))
         return [
             *checks,
@@ -126,6 +130,10 @@ def _load(environ: Mapping[str, str]) -> tuple[Settings | None, list[SettingErro
 
 def _storage(settings: Settings, database: Database) -> Iterator[Check]:
     """Check the database's directory, file, schema and keys, and the disk."""
+    if database.path is None:
+        yield from _schema_and_keys(settings, database)
+        yield _disk(settings, str(Path.cwd()))
+        return
     path, directory = database.path, database.path.parent
     if not directory.is_dir():
         mend = "Make it, or change WEBHOOK_DATABASE_URL."
@@ -142,21 +150,20 @@ def _storage(settings: Settings, database: Database) -> Iterator[Check]:
 
 
 def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
-    path = database.path
     try:
         bootstrap.check_migrated(database)
     except DatabaseError as error:
         yield wrong("database", str(error))
         return
-    yield ok("database", f"{path}, {path.stat().st_size / 1e6:,.1f} MB, schema {database.revision()}.")
+    yield ok("database", f"{database.name}, {database.size() / 1e6:,.1f} MB, schema {database.revision()}.")
     name = "encryption keys"
     try:
         bootstrap.check_keys(database, Keyring(bootstrap.encryption_keys(settings)))
     except ServiceError as error:
         yield wrong(name, str(error))
         return
-    file = bootstrap.key_file(settings).absolute()
-    if settings.encryption_keys is not None:
+    file = bootstrap.key_file(settings)
+    if settings.encryption_keys is not None or file is None:
         yield ok(name, "WEBHOOK_ENCRYPTION_KEYS opens the database.")
     elif file.stat().st_mode & _OTHERS_MAY:
         yield wrong(name, f"Other users may read the key file {file}.", mend=f"chmod 600 {file}")

@@ -13,8 +13,8 @@ from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import limits as limit_store
-from webhook.store import tasks as task_store
-from webhook.store.tasks import TaskQuery
+from webhook.store import lists as list_store
+from webhook.store.lists import TaskQuery
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,7 +67,7 @@ def _unreadable(number: int) -> Check:
 
 def _queue(session: Session) -> Check:
     query = TaskQuery(states=("queued",), until=clock.now() - _QUEUED_FOR, limit=_LOOKED_AT)
-    stuck = task_store.list_tasks(session, query)
+    stuck = list_store.list_tasks(session, query)
     if not stuck:
         return ok("queue", "No task waits longer than a minute to be submitted.")
     reasons = Counter(task.error["message"] if task.error else "Not tried yet." for task in stuck)
@@ -78,7 +78,7 @@ def _queue(session: Session) -> Check:
 
 def _results(session: Session) -> Check:
     query = TaskQuery(states=("processing",), kind="audio", until=clock.now() - _NO_RESULT_FOR, limit=_LOOKED_AT)
-    waiting = task_store.list_tasks(session, query)
+    waiting = list_store.list_tasks(session, query)
     if not waiting:
         return ok("results", "No file waits longer than two hours for its result.")
     mend = "Does the public URL lead here from outside? Queries bring results, too, but later."
@@ -129,7 +129,7 @@ def _backlog(session: Session) -> Check:
 def _limits(session: Session) -> Iterator[Check]:
     """Check that the platform turned nothing away lately."""
     for limit in limit_store.all_limits(session):
-        if limit.reason is None:
+        if not limit.is_closed:
             continue
         mend = next((row.message for row in codes.CODES.values() if row.reason == limit.reason), _UNREACHABLE)
         until = "" if limit.closed_until is None else f" It is tried again at {clock.rfc3339(limit.closed_until)}."

@@ -25,7 +25,7 @@ from webhook.payloads.results import (
     slice_key,
     slice_key_of,
 )
-from webhook.payloads.tolerant import from_document
+from webhook.payloads.tolerant import from_document, whole_number
 
 __all__ = [
     "CustomHit",
@@ -40,6 +40,7 @@ __all__ = [
     "risk_rank",
     "slice_key",
     "slice_key_of",
+    "whole_number",
 ]
 
 

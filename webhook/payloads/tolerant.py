@@ -197,7 +197,7 @@ def _string_or_list(value: Any) -> str | list[Any] | None:
     return _list(value) if type(value) is list else _string(value)
 
 
-def _integer(value: Any) -> int | None:
+def whole_number(value: Any) -> int | None:
     """Return a whole number however it was written; None for all else, also for one too great to be kept exactly."""
     if type(value) is str and _WHOLE.fullmatch(value):
         value = int(value)
@@ -225,9 +225,9 @@ def from_document(document: Any) -> Result:
     outer = _Fields(envelope, _ENVELOPE)
     inner = outer.take("Data", _data)
     parts = [outer] if inner is None else [inner, outer]
-    code = outer.take("Code", _integer)
+    code = outer.take("Code", whole_number)
     if inner is not None and code in (None, codes.OK):
-        own = inner.take("Code", _integer)
+        own = inner.take("Code", whole_number)
         code = code if own is None else own
     has_data = any(part.has(_RESULT_FIELDS) for part in parts)
     if not (has_data or code in _WITHOUT_RESULT or (code == codes.OK and inner is not None)):
@@ -287,7 +287,7 @@ def _slice(raw: dict[str, Any]) -> tuple[Slice, UnsetType]:
     fields = _Fields(raw, _SLICE)
     level = fields.level()
     results = fields.each("Result", _finding) or _flat(fields, level)
-    start_time, end_time, start_timestamp, end_timestamp = [fields.take(name, _integer) for name in _TIMES]
+    start_time, end_time, start_timestamp, end_timestamp = [fields.take(name, whole_number) for name in _TIMES]
     text, url = fields.take("Text", _string), fields.take("Url", _string)
     extra = fields.rest
     return Slice(
@@ -344,8 +344,8 @@ def _position(raw: dict[str, Any]) -> tuple[RiskPosition, Any]:
     fields = _Fields(raw, _POSITION)
     position = RiskPosition(
         risk_word=fields.take("RiskWord", _string),
-        start=fields.take("StartPos", _integer),
-        end=fields.take("EndPos", _integer),
+        start=fields.take("StartPos", whole_number),
+        end=fields.take("EndPos", whole_number),
     )
     return position, UNSET if fields.rest is UNSET else raw
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
 from webhook import clock
+from webhook.db import alone, for_update
 from webhook.models import callbacks
-from webhook.store.text import insert_text
+from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,17 +36,16 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
 
 
-_INSERT = f"{insert_text(callbacks, Callback.__struct_fields__)} ON CONFLICT DO NOTHING"
 _SHOWN = [column for column in callbacks.c if column is not callbacks.c.content]
 
 
 def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     """Insert callbacks and return the ids of those that are new; the others came before."""
-    values = [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in rows]
+    # in one order for all, or two batches with the same callbacks could wait for each other
+    in_order = sorted(rows, key=lambda row: (row.address_id, row.digest))
+    values = [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in in_order]
     ids = [row.id for row in rows]
-    if not ids:
-        return set()
-    if session.exec_driver_sql(_INSERT, values).rowcount == len(ids):
+    if insert_rows(session, callbacks, Callback.__struct_fields__, values, known=True) == len(ids):
         return set(ids)
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
 
@@ -57,14 +57,15 @@ def delete_callback(session: Session, callback_id: str) -> None:
 
 def callback(session: Session, callback_id: str) -> Callback | None:
     """Return one callback."""
-    row = session.execute(sa.select(callbacks).where(callbacks.c.id == callback_id)).first()
+    statement = for_update(session, sa.select(callbacks).where(callbacks.c.id == callback_id))
+    row = session.execute(statement).first()
     return None if row is None else Callback(**row._mapping)  # noqa: SLF001
 
 
 def callback_of_content(session: Session, *, address_id: str, digest: bytes) -> Callback | None:
     """Return the authentic callback of an address with this content."""
     statement = sa.select(callbacks).where(
-        callbacks.c.address_id == address_id, callbacks.c.digest == digest, callbacks.c.state != "quarantined"
+        callbacks.c.address_id == address_id, callbacks.c.digest == digest, _VERIFIED
     )
     row = session.execute(statement).first()
     return None if row is None else Callback(**row._mapping)  # noqa: SLF001
@@ -74,26 +75,42 @@ def list_callbacks(
     session: Session, *, state: str | None, task_id: str | None, after: str | None, limit: int
 ) -> list[Callback]:
     """Return up to `limit` callbacks, newest first, without their content."""
-    statement = sa.select(*_SHOWN).order_by(callbacks.c.id.desc()).limit(limit)
+    shown = sa.select(*_SHOWN)
     if state is not None:
-        statement = statement.where(callbacks.c.state == state)
-    if task_id is not None:
-        statement = statement.where(callbacks.c.task_id == task_id)
+        shown = shown.where(callbacks.c.state == sa.literal_column(_STATES[state]))
+        if state != "accepted":
+            shown = shown.where(_NOT_ACCEPTED)
     if after is not None:
-        statement = statement.where(callbacks.c.id < after)
-    return [Callback(content=b"", **row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+        shown = shown.where(callbacks.c.id < after)
+    if task_id is None:
+        statement: sa.Select[Any] | sa.CompoundSelect[Any] = shown
+    else:
+        own = callbacks.c.address_id == task_id
+        statement = sa.union_all(
+            *[shown.where(own, callbacks.c.task_id == task_id, which) for which in (_QUARANTINED, _VERIFIED)],
+            shown.where(callbacks.c.task_id == task_id, sa.text("task_id != address_id")),
+        )
+    newest = statement.order_by(sa.desc("id")).limit(limit)
+    return [Callback(content=b"", **row._mapping) for row in session.execute(newest)]  # noqa: SLF001
+
+
+# in the words of the indexes that serve them then
+_STATES = {state: f"'{state}'" for state in ("accepted", "unreadable", "quarantined")}
+_NOT_ACCEPTED = callbacks.c.state != sa.literal_column(_STATES["accepted"])
+_QUARANTINED = callbacks.c.state == sa.literal_column(_STATES["quarantined"])
+_VERIFIED = callbacks.c.state != sa.literal_column(_STATES["quarantined"])
 
 
 def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows: int, total_bytes: int) -> None:
     """Drop the oldest quarantined callbacks beyond the bounds: of one address, and of all in rows and bytes."""
-    quarantined = callbacks.c.state == "quarantined"
-    newest_first = sa.select(callbacks.c.id).where(quarantined).order_by(callbacks.c.id.desc())
-    of_address = newest_first.where(callbacks.c.address_id == address_id).offset(per_address).limit(-1)
+    alone(session, "trim quarantine")  # or two could delete the same rows in different orders
+    newest_first = sa.select(callbacks.c.id).where(_QUARANTINED).order_by(callbacks.c.id.desc())
+    of_address = newest_first.where(callbacks.c.address_id == address_id).offset(per_address)
     running_bytes = sa.func.sum(sa.func.length(callbacks.c.content)).over(order_by=callbacks.c.id.desc())
-    sizes = sa.select(callbacks.c.id, running_bytes.label("running")).where(quarantined).subquery()
+    sizes = sa.select(callbacks.c.id, running_bytes.label("running")).where(_QUARANTINED).subquery()
     for surplus in (
         of_address,
-        newest_first.offset(rows).limit(-1),
+        newest_first.offset(rows),
         sa.select(sizes.c.id).where(sizes.c.running > total_bytes),
     ):
         session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(surplus)))
@@ -101,7 +118,5 @@ def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows
 
 def count_by_state(session: Session) -> dict[str, int]:
     """Return how many callbacks are kept as unreadable and as quarantined."""
-    statement = (
-        sa.select(callbacks.c.state, sa.func.count()).where(callbacks.c.state != "accepted").group_by(callbacks.c.state)
-    )
+    statement = sa.select(callbacks.c.state, sa.func.count()).where(_NOT_ACCEPTED).group_by(callbacks.c.state)
     return {"unreadable": 0, "quarantined": 0} | {row[0]: row[1] for row in session.execute(statement)}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
 
 from webhook import clock
+from webhook.db import is_postgresql
 from webhook.models import events
-from webhook.store.text import insert_text, marks
+from webhook.store.text import insert_rows, merged, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,14 +36,20 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     data: bytes
 
 
-_INSERT = insert_text(events, ("id", "type", "task_id", "created_at", "data"))
+_COLUMNS = ("id", "type", "task_id", "created_at", "data")
 
 
 def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
-    """Append events, in order. SQLite's one writer makes the numbers those of the commits."""
+    """Append events, in order.
+
+    SQLite's one writer makes the numbers those of the commits. On PostgreSQL a later number may be committed first,
+    and readers must not pass over the earlier one: so whoever is about to take numbers says first, by a shared lock
+    whose key is the last number so far, that those after it may still come (`_settled`).
+    """
     values = [(row.id, row.type, row.task_id, clock.to_microseconds(row.created_at), row.data) for row in rows]
-    if values:
-        session.exec_driver_sql(_INSERT, values)
+    if values and is_postgresql(session):
+        session.exec_driver_sql(_ANNOUNCE)
+    insert_rows(session, events, _COLUMNS, values)
 
 
 def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
@@ -51,36 +59,62 @@ def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
 
 
 _FIELDS = ", ".join(EventRow.__struct_fields__)
-_AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
-_AFTER_OF_TYPES = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND type IN ({{marks}}) ORDER BY seq LIMIT ?"  # noqa: S608
+_AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
+_OF_TYPE = f"SELECT {_FIELDS} FROM events WHERE type = ? AND seq > ? AND seq <= ?"  # noqa: S608 - our own names
 _NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
 _CURSOR = "SELECT seq FROM cursors WHERE name = ?"
 _MOVE = "INSERT INTO cursors (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq"
 
 
 def events_after(session: Session, seq: int, *, types: Sequence[str] | None = None, limit: int) -> list[EventRow]:
-    """Return up to `limit` events after this place, oldest first."""
+    """Return up to `limit` events after this place, oldest first, and none that an earlier one may still precede."""
+    last = _settled(session) if is_postgresql(session) else _LAST
     if types is None:
-        rows = session.exec_driver_sql(_AFTER, (seq, limit))
+        rows = run(session, _AFTER, (seq, last, limit))
     else:
-        rows = session.exec_driver_sql(_AFTER_OF_TYPES.format(marks=marks(len(types))), (seq, *types, limit))
+        statement = merged(session, [_OF_TYPE] * len(types), order="seq", limit=limit)
+        rows = run(session, statement, tuple(chain.from_iterable((type_, seq, last) for type_ in types)))
     return [
         EventRow(seq=place, id=id_, type=type_, task_id=task_id, created_at=clock.from_microseconds(created), data=data)
         for place, id_, type_, task_id, created, data in rows
     ]
 
 
+def _settled(session: Session) -> int:
+    """Return the number up to which all events that will ever be there are committed (PostgreSQL).
+
+    Both looks come before the events are read, each in a snapshot of its own. Whoever took a number up to the first
+    look's had locked before it: in the second look it is either still there, or has ended and can be read.
+    """
+    newest: int = session.exec_driver_sql(_NUMBERED).scalar_one()
+    under_way: int | None = session.exec_driver_sql(_UNDER_WAY).scalar_one()
+    return newest if under_way is None else min(newest, under_way)
+
+
+_LAST = 2**63 - 1
+_NUMBERED = "SELECT last_value FROM events_seq_seq"
+# advisory locks by one number show its halves (https://www.postgresql.org/docs/current/view-pg-locks.html)
+_KEYS = 0x7765 << 48
+_ANNOUNCE = f"SELECT pg_advisory_xact_lock_shared({_KEYS} + last_value) FROM events_seq_seq"  # noqa: S608
+_UNDER_WAY = f"""
+    SELECT min(((classid::bigint << 32) | objid::bigint) - {_KEYS})
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND classid::bigint >> 16 = {_KEYS >> 48}
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""  # noqa: S608
+
+
 def behind(session: Session, reader: str) -> int:
     """Return how many places a reader is behind the newest event."""
-    newest: int = session.exec_driver_sql(_NEWEST).scalar_one()
+    newest: int = run(session, _NEWEST).scalar_one()
     return newest - cursor(session, reader)
 
 
 def cursor(session: Session, reader: str) -> int:
     """Return up to which place a reader has come."""
-    return session.exec_driver_sql(_CURSOR, (reader,)).scalar() or 0
+    return run(session, _CURSOR, (reader,)).scalar() or 0
 
 
 def move_cursor(session: Session, reader: str, seq: int) -> None:
     """Note up to which place a reader has come."""
-    session.exec_driver_sql(_MOVE, (reader, seq))
+    run(session, _MOVE, (reader, seq))

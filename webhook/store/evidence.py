@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.models import evidence
-from webhook.store.text import insert_text
+from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -48,15 +48,13 @@ class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-_INSERT = f"{insert_text(evidence, EvidenceRow.__struct_fields__)} ON CONFLICT DO NOTHING"
 _RELEASED = {"next_attempt_at": None, "lease": None, "lease_until": None}
 
 
 def insert_evidence(session: Session, rows: Iterable[EvidenceRow]) -> None:
     """Want the audio of slices; what is wanted already stays as it is."""
     values = [tuple(_written(value) for value in msgspec.structs.astuple(row)) for row in rows]
-    if values:
-        session.exec_driver_sql(_INSERT, values)
+    insert_rows(session, evidence, EvidenceRow.__struct_fields__, values, known=True)
 
 
 def _written(value: Any) -> Any:
@@ -89,14 +87,17 @@ def claim_evidence(
     session: Session, *, now: datetime, lease: str, lease_until: datetime, limit: int
 ) -> list[EvidenceRow]:
     """Take what is due, the longest due first; nobody else gets it until the lease ends."""
-    keys = sa.select(evidence.c.task_id, evidence.c.slice_key).where(*_due(now))
+    due = (
+        sa.select(evidence.c.task_id, evidence.c.slice_key)
+        .where(*_due(now))
+        .order_by(evidence.c.next_attempt_at, evidence.c.task_id, evidence.c.slice_key)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
     statement = (
         sa.update(evidence)
-        .where(
-            sa.tuple_(evidence.c.task_id, evidence.c.slice_key).in_(
-                keys.order_by(evidence.c.next_attempt_at, evidence.c.task_id, evidence.c.slice_key).limit(limit)
-            )
-        )
+        .where(sa.tuple_(evidence.c.task_id, evidence.c.slice_key).in_(sa.select(due.c.task_id, due.c.slice_key)))
         .values(lease=lease, lease_until=lease_until)
         .returning(*evidence.c)
     )

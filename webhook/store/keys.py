@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from webhook.models import api_keys, heartbeats, idempotency_keys, meta
+from webhook.store.text import upsert
 
 if TYPE_CHECKING:
     from webhook.db import Session
@@ -76,7 +76,7 @@ def stored_answer(session: Session, *, client: str, route: str, key: str, since:
 
 def store_answer(session: Session, answer: StoredAnswer) -> None:
     """Keep an answer, in place of an older one that has expired."""
-    session.execute(insert(idempotency_keys).prefix_with("OR REPLACE").values(msgspec.structs.asdict(answer)))
+    upsert(session, idempotency_keys, msgspec.structs.asdict(answer))
 
 
 def forget_answers(session: Session, *, before: datetime) -> None:
@@ -91,8 +91,7 @@ def meta_value(session: Session, name: str) -> bytes | None:
 
 def set_meta(session: Session, name: str, value: bytes) -> None:
     """Note a value under a name."""
-    statement = insert(meta).values(name=name, value=value)
-    session.execute(statement.on_conflict_do_update(index_elements=[meta.c.name], set_={"value": value}))
+    upsert(session, meta, {"name": name, "value": value})
 
 
 WORKER = "worker"  # the process that beats
@@ -101,8 +100,7 @@ HEARTBEAT = timedelta(seconds=10)  # and how often
 
 def beat(session: Session, process: str, *, now: datetime) -> None:
     """Note that a process is alive."""
-    statement = insert(heartbeats).values(process=process, at=now)
-    session.execute(statement.on_conflict_do_update(index_elements=[heartbeats.c.process], set_={"at": now}))
+    upsert(session, heartbeats, {"process": process, "at": now})
 
 
 def last_beat(session: Session, process: str) -> datetime | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
 from webhook.models import slice_pages
-from webhook.store.text import insert_text
+from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,14 +31,9 @@ class SlicePage(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-_INSERT = insert_text(slice_pages, SlicePage.__struct_fields__)
-
-
 def insert_pages(session: Session, pages: Iterable[SlicePage]) -> None:
     """Insert pages; their ranges must not overlap any that is there."""
-    rows = [msgspec.structs.astuple(page) for page in pages]
-    if rows:
-        session.exec_driver_sql(_INSERT, rows)
+    insert_rows(session, slice_pages, SlicePage.__struct_fields__, [msgspec.structs.astuple(page) for page in pages])
 
 
 def delete_pages(session: Session, pages: Iterable[SlicePage]) -> None:
@@ -54,12 +49,8 @@ def delete_pages(session: Session, pages: Iterable[SlicePage]) -> None:
 def overlapping_pages(session: Session, task_id: str, *, first_key: bytes, last_key: bytes) -> list[SlicePage]:
     """Return the task's pages whose range touches this one, in time order."""
     statement = (
-        sa.select(slice_pages)
-        .where(
-            slice_pages.c.task_id == task_id,
-            slice_pages.c.first_key <= last_key,
-            slice_pages.c.last_key >= first_key,
-        )
+        _from(task_id, first_key)
+        .where(slice_pages.c.first_key <= last_key, slice_pages.c.last_key >= first_key)
         .order_by(slice_pages.c.first_key)
     )
     return [SlicePage(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
@@ -68,13 +59,31 @@ def overlapping_pages(session: Session, task_id: str, *, first_key: bytes, last_
 def has_later(session: Session, task_id: str, key: bytes) -> bool:
     """Return whether the task has slices after this key."""
     statement = sa.select(slice_pages.c.last_key).where(slice_pages.c.task_id == task_id, slice_pages.c.first_key > key)
-    return session.execute(statement.limit(1)).first() is not None
+    return session.execute(statement.order_by(slice_pages.c.first_key).limit(1)).first() is not None
 
 
 def pages(session: Session, task_id: str, *, after: bytes | None = None) -> Iterator[SlicePage]:
-    """Yield the task's pages in time order, from the one that may hold slices after this key."""
-    statement = sa.select(slice_pages).where(slice_pages.c.task_id == task_id).order_by(slice_pages.c.first_key)
-    if after is not None:
-        statement = statement.where(slice_pages.c.last_key > after)
-    for row in session.execute(statement):
-        yield SlicePage(**row._mapping)  # noqa: SLF001
+    """Yield the task's pages in time order, from the one that may hold slices after this key.
+
+    A few are read ahead. One that is written anew meanwhile may come with slices that came before.
+    """
+    key, found = after or b"", None
+    while found is None or len(found) == _READ_AHEAD:
+        statement = _from(task_id, key).where(slice_pages.c.last_key > key).order_by(slice_pages.c.first_key)
+        found = session.execute(statement.limit(_READ_AHEAD)).all()
+        for row in found:
+            page = SlicePage(**row._mapping)  # noqa: SLF001
+            key = page.last_key
+            yield page
+
+
+_READ_AHEAD = 10  # pages of a stream hold what one callback brought
+
+
+def _from(task_id: str, key: bytes) -> sa.Select[Any]:
+    """Select the task's pages from the only one before this key that may reach it, since they do not overlap."""
+    of_task = slice_pages.c.task_id == task_id
+    before = sa.select(slice_pages.c.first_key).where(of_task, slice_pages.c.first_key <= key)
+    reaching = before.order_by(slice_pages.c.first_key.desc()).limit(1)
+    begin = sa.func.coalesce(reaching.scalar_subquery(), sa.literal(key, sa.LargeBinary))
+    return sa.select(slice_pages).where(of_task, slice_pages.c.first_key >= begin)

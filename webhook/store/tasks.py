@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert
 
 from webhook import clock
+from webhook.db import for_update, is_postgresql, is_writing
 from webhook.models import receivers, task_labels, tasks, to_json
-from webhook.store.text import insert_text, marks, update_text
+from webhook.store.text import insert_rows, marks, run, update_rows, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from webhook.db import Session
 
+KINDS = ("audio", "live")
 ACTIVE_STATES = ("queued", "processing")
+FINAL_STATES = ("completed", "failed", "canceled", "expired")
 
 
 class LabelSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,10 +127,8 @@ _RESULT_COLUMNS = (
     "answered_at",
     "silent_since",
 )
-_SELECT = f"SELECT {', '.join(Task.__struct_fields__)} FROM tasks"  # noqa: S608 - our own names
-_INSERT = insert_text(tasks, Task.__struct_fields__)
-_UPDATE_RESULTS = update_text(tasks, _RESULT_COLUMNS)
-_INSERT_LABEL = f"{insert_text(task_labels, ('label', 'task_id'))} ON CONFLICT DO NOTHING"
+COLUMNS = ", ".join(Task.__struct_fields__)
+_SELECT = f"SELECT {COLUMNS} FROM tasks"  # noqa: S608 - our own names
 _ADDRESSES = """
     SELECT token_digest, id, 0, crypt_type, NULL, secrets FROM tasks WHERE token_digest IN ({marks})
     UNION ALL
@@ -137,7 +137,8 @@ _ADDRESSES = """
 """
 
 
-def _task_of(row: Iterable[Any]) -> Task:
+def task_of(row: Iterable[Any]) -> Task:
+    """Return the task of a row of `COLUMNS`, as the database keeps them."""
     values = dict(zip(Task.__struct_fields__, row, strict=True))
     for name, read in _READ.items():
         if values[name] is not None:
@@ -161,20 +162,18 @@ def _task(row: sa.Row[Any]) -> Task:
 
 def insert_task(session: Session, task: Task) -> bool:
     """Insert a task; False where one is active with the same service and `live_id`, or the same external id."""
-    statement = insert(tasks).values(msgspec.structs.asdict(task)).on_conflict_do_nothing()
-    return session.execute(statement).rowcount == 1
+    return upsert(session, tasks, msgspec.structs.asdict(task), keep=True)
 
 
 def insert_tasks(session: Session, rows: Iterable[Task]) -> None:
-    """Insert tasks that are known not to be there."""
+    """Insert tasks; those that are there stay as they are."""
     values = [_values(row, Task.__struct_fields__) for row in rows]
-    if values:
-        session.exec_driver_sql(_INSERT, values)
+    insert_rows(session, tasks, Task.__struct_fields__, values, known=True)
 
 
 def task(session: Session, task_id: str) -> Task | None:
     """Return one task."""
-    row = session.execute(sa.select(tasks).where(tasks.c.id == task_id)).first()
+    row = session.execute(for_update(session, sa.select(tasks).where(tasks.c.id == task_id))).first()
     return None if row is None else _task(row)
 
 
@@ -183,7 +182,9 @@ def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     wanted = tuple(set(ids))
     if not wanted:
         return {}
-    found = [_task_of(row) for row in session.exec_driver_sql(f"{_SELECT} WHERE id IN ({marks(len(wanted))})", wanted)]
+    lock = " ORDER BY id FOR UPDATE" if is_postgresql(session) and is_writing(session) else ""
+    rows = run(session, f"{_SELECT} WHERE id IN ({marks(len(wanted))}){lock}", wanted)
+    found = [task_of(row) for row in rows]
     return {task.id: task for task in found}
 
 
@@ -192,9 +193,7 @@ def active_stream(session: Session, *, service: str, live_id: str) -> Task | Non
     statement = sa.select(tasks).where(
         tasks.c.service == service,
         tasks.c.live_id == live_id,
-        tasks.c.origin == "submitted",
-        tasks.c.kind == "live",
-        tasks.c.state.in_(ACTIVE_STATES),
+        _ACTIVE_STREAM,
     )
     row = session.execute(statement).first()
     return None if row is None else _task(row)
@@ -206,7 +205,7 @@ def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, A
     statement = _ADDRESSES.format(marks=marks(len(wanted)))
     return {
         digest: Address(id=id_, receiver=bool(receiver), crypt_type=crypt_type, uid=uid, secrets=secrets)
-        for digest, id_, receiver, crypt_type, uid, secrets in session.exec_driver_sql(statement, wanted * 2)
+        for digest, id_, receiver, crypt_type, uid, secrets in run(session, statement, wanted * 2)
     }
 
 
@@ -230,8 +229,7 @@ def address_of(session: Session, address_id: str) -> Address | None:
 def update_results(session: Session, changed: Iterable[Task]) -> None:
     """Write what results may change in tasks."""
     rows = [_values(task, (*_RESULT_COLUMNS, "id")) for task in changed]
-    if rows:
-        session.exec_driver_sql(_UPDATE_RESULTS, rows)
+    update_rows(session, tasks, _RESULT_COLUMNS, rows)
 
 
 def update_task(session: Session, task_id: str, /, *, held: str | None = None, **values: Any) -> bool:
@@ -242,11 +240,33 @@ def update_task(session: Session, task_id: str, /, *, held: str | None = None, *
     return session.execute(statement.values(values)).rowcount == 1
 
 
-def add_labels(session: Session, labels: Iterable[tuple[str, str]]) -> None:
-    """Note (label, task id) pairs for finding tasks by label."""
-    rows = list(labels)
-    if rows:
-        session.exec_driver_sql(_INSERT_LABEL, rows)
+def move_labels(session: Session, changed: Iterable[tuple[Task | None, Task]]) -> None:
+    """Note the labels of tasks, with what the tasks are listed by, in place of what was noted.
+
+    Args:
+        changed: each as it was, None where it is new, and as it is now.
+    """
+    gone: set[tuple[Any, ...]] = set()
+    come: set[tuple[Any, ...]] = set()
+    for before, after in changed:
+        old, new = set(_label_rows(before) if before else ()), set(_label_rows(after))
+        gone |= old - new
+        come |= new - old
+    if gone:
+        run(session, _FORGET_LABEL, sorted(gone))
+    insert_rows(session, task_labels, _LABEL_COLUMNS, sorted(come), known=True)
+
+
+def _label_rows(task: Task) -> Iterable[tuple[Any, ...]]:
+    if not task.labels:
+        return ()
+    listed_by = (task.kind, task.service, task.risk_level or NO_LEVEL, clock.to_microseconds(task.updated_at), task.id)
+    return ((label.label, *listed_by) for label in task.labels)
+
+
+NO_LEVEL = ""  # in `task_labels`, whose columns cannot be NULL
+_LABEL_COLUMNS = tuple(column.name for column in task_labels.c)
+_FORGET_LABEL = f"DELETE FROM task_labels WHERE {' AND '.join(f'{name} = ?' for name in _LABEL_COLUMNS)}"  # noqa: S608
 
 
 def lease_tasks(session: Session, found: Iterable[Task], *, lease: str, lease_until: datetime, **values: Any) -> None:
@@ -260,7 +280,7 @@ def lease_tasks(session: Session, found: Iterable[Task], *, lease: str, lease_un
 
 def due_streams(session: Session, *, now: datetime, limit: int) -> list[Task]:
     """Return streams to be registered, in the order they came; one with a lease was left in the middle of a call."""
-    return _due(session, _ACTIVE_STREAM, tasks.c.state == "queued", now=now, order=(tasks.c.id,), limit=limit)
+    return _next_queued(session, _ACTIVE_STREAM, tasks.c.kind == "live", now=now, limit=limit)
 
 
 def due_files(
@@ -273,59 +293,44 @@ def due_files(
         to_hand_over: those whose upload must go to the platform's storage first, or those that can be submitted.
     """
     lies_there = sa.func.coalesce(tasks.c.uploaded_at >= handed_over_since, sa.false())
+    is_upload = tasks.c.upload_size.is_not(None)
     # whoever died in the middle of the submit of an upload leaves it to be settled, not to be uploaded again
-    missing = sa.and_(
-        tasks.c.upload_size.is_not(None),
-        sa.not_(lies_there),
-        sa.or_(tasks.c.lease.is_(None), tasks.c.uploaded_at.is_(None)),
-    )
-    which = missing if to_hand_over else sa.not_(missing)
-    queued = (tasks.c.state == "queued", tasks.c.kind == "audio")
-    return _due(session, *queued, which, now=now, order=(tasks.c.id,), limit=limit)
+    missing = sa.and_(is_upload, sa.not_(lies_there), sa.or_(tasks.c.lease.is_(None), tasks.c.uploaded_at.is_(None)))
+    # only files are uploaded, and of their own index there is no kind
+    which = (is_upload, missing) if to_hand_over else (tasks.c.kind == "audio", sa.not_(missing))
+    return _next_queued(session, *which, now=now, limit=limit)
 
 
 def due_later(session: Session, *, now: datetime, limit: int) -> list[Task]:
-    """Return tasks that the platform has: to be asked for, or given up."""
-    which = (tasks.c.state != "queued", sa.or_(tasks.c.state != "processing", tasks.c.cancel_requested_at.is_(None)))
-    return _due(session, *which, now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
+    """Return tasks that the platform has, to be asked for or given up: the longest due first."""
+    which = sa.or_(tasks.c.state != "processing", tasks.c.cancel_requested_at.is_(None))
+    due = (_NOT_QUEUED, which, tasks.c.next_attempt_at <= now, _is_free(now))
+    return _claimable(session, *due, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
 
 
 def due_cancels(session: Session, *, now: datetime, limit: int) -> list[Task]:
     """Return running streams that are to be canceled."""
-    which = (_ACTIVE_STREAM, tasks.c.state == "processing", tasks.c.cancel_requested_at.is_not(None))
-    return _due(session, *which, now=now, order=(tasks.c.next_attempt_at, tasks.c.id), limit=limit)
+    which = "state = 'processing' AND cancel_requested_at IS NOT NULL AND next_attempt_at <= ?"
+    due = f"{which} AND (lease_until IS NULL OR lease_until <= ?) ORDER BY next_attempt_at, id LIMIT ?"
+    return _active_streams(session, due, clock.to_microseconds(now), clock.to_microseconds(now), max(limit, 0))
 
 
 def has_due(session: Session, *, now: datetime) -> bool:
     """Return whether a call of the platform is due."""
-    return session.execute(sa.select(tasks.c.id).where(*_is_due(now)).limit(1)).first() is not None
+    due = sa.select(tasks.c.id).where(tasks.c.next_attempt_at <= now, _is_free(now)).limit(1)
+    return any(session.execute(due.where(which)).first() is not None for which in (_QUEUED, _NOT_QUEUED))
 
 
 def running_streams(session: Session, *, now: datetime) -> int:
     """Return how many streams run, those included that are just being registered."""
-    statement = (
-        sa.select(sa.func.count())
-        .select_from(tasks)
-        .where(_ACTIVE_STREAM, sa.or_(tasks.c.state == "processing", tasks.c.lease_until > now))
-    )
-    return int(session.execute(statement).scalar_one())
+    statement = f"SELECT count(*) FROM {_from_active(session)} AND (state = 'processing' OR lease_until > ?)"  # noqa: S608
+    return int(run(session, statement, (clock.to_microseconds(now),)).scalar_one())
 
 
 def quiet_streams(session: Session, *, since: datetime) -> list[Task]:
     """Return running streams that have brought nothing since then, and are not yet known to be silent."""
-    statement = sa.select(tasks).where(
-        _ACTIVE_STREAM,
-        tasks.c.state == "processing",
-        tasks.c.silent_since.is_(None),
-        sa.func.coalesce(tasks.c.last_slice_at, tasks.c.started_at) <= since,
-    )
-    return [_task(row) for row in session.execute(statement)]
-
-
-def queue(session: Session) -> list[str]:
-    """Return the ids of the tasks that wait to be submitted, the next one first."""
-    statement = sa.select(tasks.c.id).where(tasks.c.state == "queued").order_by(tasks.c.kind.desc(), tasks.c.id)
-    return list(session.execute(statement).scalars())
+    quiet = "state = 'processing' AND silent_since IS NULL AND coalesce(last_slice_at, started_at) <= ?"
+    return _active_streams(session, quiet, clock.to_microseconds(since))
 
 
 def with_uploads(session: Session, ids: Iterable[str]) -> set[str]:
@@ -334,89 +339,52 @@ def with_uploads(session: Session, ids: Iterable[str]) -> set[str]:
     return set(session.execute(statement).scalars())
 
 
-# in the words of the index tasks_active_live_id, which serves it then
-_ACTIVE_STREAM = sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')")
+# in the words of the indexes that serve them then
+_ACTIVE = "origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"
+_ACTIVE_STREAM = sa.text(_ACTIVE)
+_QUEUED = tasks.c.state == sa.literal_column("'queued'")
+_NOT_QUEUED = tasks.c.state != sa.literal_column("'queued'")
 
 
-def _due(
+def _active_streams(session: Session, which: str, *values: Any) -> list[Task]:
+    lock = " FOR UPDATE SKIP LOCKED" if is_postgresql(session) and is_writing(session) else ""
+    statement = f"SELECT {COLUMNS} FROM {_from_active(session)} AND {which}{lock}"  # noqa: S608 - our own words
+    return [task_of(row) for row in run(session, statement, values)]
+
+
+def _from_active(session: Session) -> str:
+    """Return the streams that the platform's limit keeps few; other systems' are under way for ever."""
+    by_index = "" if is_postgresql(session) else " INDEXED BY tasks_active_live_id"
+    return f"tasks{by_index} WHERE {_ACTIVE}"
+
+
+def _next_queued(
+    session: Session, *which: sa.ColumnElement[bool] | sa.TextClause, now: datetime, limit: int
+) -> list[Task]:
+    # as a sum, since an index of the times would bring all that is due, to be sorted
+    is_due = sa.text("next_attempt_at + 0 <= :due").bindparams(due=clock.to_microseconds(now))
+    order = (tasks.c.created_at, tasks.c.id)
+    return _claimable(session, *which, _QUEUED, is_due, _is_free(now), order=order, limit=limit)
+
+
+def _claimable(
     session: Session,
     *which: sa.ColumnElement[bool] | sa.TextClause,
-    now: datetime,
     order: tuple[sa.ColumnElement[Any], ...],
     limit: int,
 ) -> list[Task]:
     if limit <= 0:
         return []
-    statement = sa.select(tasks).where(*which, *_is_due(now)).order_by(*order).limit(limit)
-    return [_task(row) for row in session.execute(statement)]
+    statement = sa.select(tasks).where(*which).order_by(*order).limit(limit)
+    return [_task(row) for row in session.execute(for_update(session, statement, skip_locked=True))]
 
 
-def _is_due(now: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return (tasks.c.next_attempt_at <= now, sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now))
-
-
-class TaskQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tasks or verdicts to list; None is any.
-
-    Attributes:
-        label: exact, or with `*` at its end.
-        since, until: of `created_at`, or of `updated_at` for verdicts; until is exclusive.
-        order_by_update: newest verdict first, instead of newest task.
-        after: `sort key, id` of the last one shown.
-    """
-
-    states: tuple[str, ...] | None = None
-    kind: str | None = None
-    service: str | None = None
-    data_id: str | None = None
-    live_id: str | None = None
-    risk_levels: tuple[str, ...] | None = None
-    label: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    order_by_update: bool = False
-    after: tuple[datetime, str] | None = None
-    limit: int
-
-
-def list_tasks(session: Session, query: TaskQuery) -> list[Task]:
-    """Return up to `limit` tasks, newest first."""
-    by = tasks.c.updated_at if query.order_by_update else tasks.c.created_at
-    statement = sa.select(tasks).order_by(by.desc(), tasks.c.id.desc()).limit(query.limit)
-    for column, value in (
-        (tasks.c.kind, query.kind),
-        (tasks.c.service, query.service),
-        (tasks.c.data_id, query.data_id),
-        (tasks.c.live_id, query.live_id),
-    ):
-        if value is not None:
-            statement = statement.where(column == value)
-    if query.states is not None:
-        statement = statement.where(tasks.c.state.in_(query.states))
-    if query.risk_levels is not None:
-        statement = statement.where(tasks.c.risk_level.in_(query.risk_levels))
-    if query.label is not None:
-        statement = statement.where(tasks.c.id.in_(sa.select(task_labels.c.task_id).where(_label_is(query.label))))
-    if query.since is not None:
-        statement = statement.where(by >= query.since)
-    if query.until is not None:
-        statement = statement.where(by < query.until)
-    if query.after is not None:
-        statement = statement.where(
-            sa.tuple_(by, tasks.c.id) < sa.tuple_(*query.after, types=[by.type, tasks.c.id.type])
-        )
-    return [_task(row) for row in session.execute(statement)]
-
-
-def _label_is(pattern: str) -> sa.ColumnElement[bool]:
-    """Match a label exactly, or as a prefix: a range, so that the index serves it."""
-    if not pattern.endswith("*"):
-        return task_labels.c.label == pattern
-    prefix = pattern[:-1]
-    return sa.and_(task_labels.c.label >= prefix, task_labels.c.label < prefix + "\U0010ffff")
+def _is_free(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.or_(tasks.c.lease_until.is_(None), tasks.c.lease_until <= now)
 
 
 def count_by_state(session: Session, states: Sequence[str]) -> dict[str, int]:
     """Return how many tasks are in each of these states."""
-    statement = sa.select(tasks.c.state, sa.func.count()).where(tasks.c.state.in_(states)).group_by(tasks.c.state)
+    in_states = (tasks.c.kind.in_(KINDS), tasks.c.state.in_(states))
+    statement = sa.select(tasks.c.state, sa.func.count()).where(*in_states).group_by(tasks.c.state)
     return dict.fromkeys(states, 0) | {row[0]: row[1] for row in session.execute(statement)}

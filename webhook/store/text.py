@@ -1,16 +1,38 @@
-"""SQL as text for the statements of the hot path, where SQLAlchemy's own execution costs more than SQLite's.
+"""SQL as text for the statements of the hot path, where SQLAlchemy's own execution costs more than the database's.
 
 Rows go in and come out as plain tuples, so whoever uses it translates times and JSON as `models` does.
+Placeholders are `?`, whatever the database.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+from webhook.db import is_postgresql
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import sqlalchemy as sa
+
+    from webhook.db import Session
+
+_MOST_PARAMETERS = 30_000  # of one statement; PostgreSQL's protocol counts them in 16 bits
+
+
+def run(session: Session, statement: str, values: Sequence[Any] = ()) -> sa.CursorResult[*tuple[Any, ...]]:
+    """Execute a statement once, or once for each of a list of rows."""
+    return session.exec_driver_sql(_native(statement) if is_postgresql(session) else statement, values)
+
+
+@lru_cache(maxsize=128)
+def _native(statement: str) -> str:
+    """Return a statement with psycopg's placeholders; none of ours has a literal `?` or `%`."""
+    return statement.replace("?", "%s")
 
 
 def marks(count: int) -> str:
@@ -18,11 +40,93 @@ def marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-def insert_text(table: sa.Table, columns: Sequence[str]) -> str:
-    """Return the statement that inserts one row of these columns."""
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"  # noqa: S608 - our own names
+def merged(
+    session: Session, ranges: Sequence[str], *, order: str, limit: int, orders: Sequence[str] = (), once: bool = False
+) -> str:
+    """Return the statement for the first rows of some selects together, each of which an index has in this order.
+
+    Each is read no further than its rows are needed. SQLite does so by itself; PostgreSQL sees the order of a part of
+    a union only where it is asked for there.
+
+    Args:
+        orders: of each select on PostgreSQL, where it has to name more of the index to have it used.
+        once: rows that several selects have come once; otherwise none may.
+    """
+    end = f" ORDER BY {order} LIMIT {limit:d}"
+    if not is_postgresql(session):
+        return f"{(' UNION ' if once else ' UNION ALL ').join(ranges)}{end}"
+    parts = zip(ranges, orders or [order] * len(ranges), strict=True)
+    union = " UNION ALL ".join(f"({each} ORDER BY {own} LIMIT {limit:d})" for each, own in parts)
+    return f"SELECT {'DISTINCT ' if once else ''}* FROM ({union}) AS merged{end}"  # noqa: S608 - our own words
 
 
-def update_text(table: sa.Table, columns: Sequence[str]) -> str:
-    """Return the statement that sets these columns of the row whose `id` comes last."""
+def insert_rows(
+    session: Session, table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], *, known: bool = False
+) -> int:
+    """Insert rows, and return how many there were inserted.
+
+    Args:
+        known: whether some may be there already; they stay as they are.
+    """
+    if not rows:
+        return 0
+    head, row = insert_parts(table, columns)
+    tail = " ON CONFLICT DO NOTHING" if known else ""
+    if not is_postgresql(session):
+        return session.exec_driver_sql(f"{head}{row}{tail}", list(rows)).rowcount
+    inserted, most = 0, _MOST_PARAMETERS // len(columns)
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
+        statement = f"{head}{', '.join([row] * len(part))}{tail}"
+        inserted += run(session, statement, tuple(chain.from_iterable(part))).rowcount
+    return inserted
+
+
+@lru_cache
+def insert_parts(table: sa.Table, columns: tuple[str, ...]) -> tuple[str, str]:
+    """Return the beginning of an insert of these columns, and the placeholders of one row."""
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ", f"({marks(len(columns))})"  # noqa: S608 - our own names
+
+
+def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Set columns of many rows.
+
+    Args:
+        rows: the columns' values of each, and its `id` last; in the order of the ids where others may write them too.
+    """
+    if not rows:
+        return
+    if not is_postgresql(session):
+        run(session, _update_one(table, columns), list(rows))
+        return
+    # one statement for all of them, which stays the same however many they are
+    run(session, _update_all(table, columns), tuple(map(list, zip(*rows, strict=True))))
+
+
+@lru_cache
+def _update_one(table: sa.Table, columns: tuple[str, ...]) -> str:
     return f"UPDATE {table.name} SET {' = ?, '.join(columns)} = ? WHERE id = ?"  # noqa: S608 - our own names
+
+
+@lru_cache
+def _update_all(table: sa.Table, columns: tuple[str, ...]) -> str:
+    names = (*columns, "id")
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    kinds = [table.c[name].type.compile(dialect).partition(" ")[0] for name in names]
+    arrays = ", ".join(f"CAST(? AS {kind}[])" for kind in kinds)
+    sets = ", ".join(f"{name} = given.{name}" for name in columns)
+    return f"UPDATE {table.name} SET {sets} FROM unnest({arrays}) AS given({', '.join(names)}) WHERE {table.name}.id = given.id"  # noqa: S608, E501
+
+
+def upsert(session: Session, table: sa.Table, values: dict[str, Any], *, keep: bool = False) -> bool:
+    """Insert a row in place of one with the same primary key; return whether it was written.
+
+    Args:
+        keep: leave what is there as it is.
+    """
+    insert = (postgresql.insert if is_postgresql(session) else sqlite.insert)(table).values(values)
+    insert = insert.execution_options(preserve_rowcount=True)
+    if keep:
+        return session.execute(insert.on_conflict_do_nothing()).rowcount == 1
+    key = [column.name for column in table.primary_key]
+    return session.execute(insert.on_conflict_do_update(index_elements=key, set_=values)).rowcount == 1

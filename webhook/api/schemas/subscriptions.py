@@ -15,6 +15,19 @@ Words = Annotated[list[Annotated[Text, Field(min_length=1, max_length=128)]], Fi
 Format = Literal["standard", "cloudevents"]
 
 
+Ordering = Annotated[
+    Literal["task"] | None,
+    Field(description="`task`: the events of one task are sent one after the other, each once the last was taken."),
+]
+MaxInFlight = Annotated[
+    Annotated[int, Field(ge=1, le=1000)] | None,
+    Field(description="Attempts at once, by each worker; null for WEBHOOK_SUBSCRIPTION_CONCURRENCY."),
+]
+MaxPerSecond = Annotated[
+    Annotated[int, Field(ge=1, le=10_000)] | None, Field(description="Attempts, by all workers together.")
+]
+
+
 class FilterIn(In):
     """What a subscription asks of an event beside its type."""
 
@@ -33,6 +46,9 @@ class SubscriptionIn(In):
     filter: OrDefault[FilterIn] = FilterIn()
     format: OrDefault[Format] = "standard"
     description: Annotated[Text, Field(max_length=500)] | None = None
+    ordering: Ordering = None
+    max_in_flight: MaxInFlight = None
+    max_per_second: MaxPerSecond = None
 
 
 def _without_defaults(schema: dict[str, Any]) -> None:
@@ -50,6 +66,9 @@ class SubscriptionPatch(In):
     filter: OrDefault[FilterIn] = FilterIn()
     format: OrDefault[Format] = "standard"
     description: Annotated[Text, Field(max_length=500)] | None = None
+    ordering: Ordering = None
+    max_in_flight: MaxInFlight = None
+    max_per_second: MaxPerSecond = None
     state: Literal["active", "disabled"] = "active"
 
 
@@ -86,6 +105,14 @@ class SubscriptionOut(Out):
     description: str | None
     state: Literal["active", "disabled"]
     disabled_reason: str | None
+    ordering: Literal["task"] | None
+    max_in_flight: int | None
+    max_per_second: int | None
+    failing_since: datetime | None
+    paused_until: Annotated[
+        datetime | None, Field(description="Nothing is sent before: it has failed again and again.")
+    ]
+    pending: Annotated[int, Field(description="Deliveries that it is still owed.")]
     created_at: datetime
 
 

@@ -12,7 +12,7 @@ from webhook.api.schemas.urls import FileUrl, StreamUrl
 
 # vendor-docs/voice-moderation, "Table 1. ServiceParameters"
 DataId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-Referer = Annotated[Text, Field(max_length=256)]
+Referer = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]  # it becomes a header
 
 
 class Oss(In):
@@ -65,7 +65,7 @@ class UploadIn(In):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_empty_is_none)
 
-    file: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    file: Annotated[str, Field(json_schema_extra={"format": "binary", "minLength": 1})]
     service: AudioService = services.DEFAULTS["audio"]
     data_id: DataId = ""
     referer: Referer = ""

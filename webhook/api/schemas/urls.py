@@ -10,7 +10,7 @@ LONGEST_URL = 2048
 
 # The platform fetches what these name, not we: so a pattern that the document can show is all they must match.
 _USER = r"([^\x00-\x20\x7f/?#@\[\]\\]*@)?"
-_HOST = r"([^\x00-\x20\x7f/?#@:\[\]\\]+|\[[0-9A-Fa-f:.]+\])"
+_HOST = r"[^\x00-\x20\x7f/?#@:\[\]\\]+"
 _PORT = r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
 _REST = r"([/?#][^\x00-\x20\x7f]*)?"
 

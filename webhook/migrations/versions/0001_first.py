@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from webhook.migrations.kinds import SERIAL, TEXT, only
+
 revision = "0001"
 down_revision = None
 
@@ -13,9 +15,9 @@ def upgrade() -> None:
     """Make the tables."""
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("revoked_at", sa.BigInteger(), nullable=True),
@@ -24,15 +26,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "callbacks",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("address_id", sa.String(), nullable=False),
-        sa.Column("task_id", sa.String(), nullable=True),
-        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("address_id", TEXT, nullable=False),
+        sa.Column("task_id", TEXT, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
         sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.Column("checksum", sa.String(), nullable=False),
-        sa.Column("stated_task_id", sa.String(), nullable=True),
-        sa.Column("reason", sa.String(), nullable=True),
-        sa.Column("message", sa.String(), nullable=True),
+        sa.Column("checksum", TEXT, nullable=False),
+        sa.Column("stated_task_id", TEXT, nullable=True),
+        sa.Column("reason", TEXT, nullable=True),
+        sa.Column("message", TEXT, nullable=True),
         sa.Column("content", sa.LargeBinary(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
@@ -43,39 +45,39 @@ def upgrade() -> None:
         "callbacks",
         ["state", "id"],
         unique=False,
-        sqlite_where=sa.text("state != 'accepted'"),
+        **only("state != 'accepted'"),
     )
     op.create_index(
         "callbacks_once",
         "callbacks",
         ["address_id", "digest"],
         unique=True,
-        sqlite_where=sa.text("state != 'quarantined'"),
+        **only("state != 'quarantined'"),
     )
     op.create_index(
         "callbacks_quarantined_once",
         "callbacks",
         ["address_id", "digest", "checksum"],
         unique=True,
-        sqlite_where=sa.text("state = 'quarantined'"),
+        **only("state = 'quarantined'"),
     )
     op.create_table(
         "cursors",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "deliveries",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("event_id", sa.String(), nullable=False),
-        sa.Column("event_type", sa.String(), nullable=False),
-        sa.Column("subscription_id", sa.String(), nullable=False),
-        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("event_id", TEXT, nullable=False),
+        sa.Column("event_type", TEXT, nullable=False),
+        sa.Column("subscription_id", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
         sa.Column("attempt_count", sa.Integer(), nullable=False),
         sa.Column("schedule_from", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
-        sa.Column("lease", sa.String(), nullable=True),
+        sa.Column("lease", TEXT, nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -86,26 +88,26 @@ def upgrade() -> None:
         "deliveries",
         ["subscription_id", "next_attempt_at"],
         unique=False,
-        sqlite_where=sa.text("state = 'pending'"),
+        **only("state = 'pending'"),
     )
     op.create_index("deliveries_of_subscription", "deliveries", ["subscription_id", "id"], unique=False)
     op.create_table(
         "delivery_attempts",
-        sa.Column("delivery_id", sa.String(), nullable=False),
+        sa.Column("delivery_id", TEXT, nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
-        sa.Column("error", sa.String(), nullable=True),
+        sa.Column("error", TEXT, nullable=True),
         sa.Column("duration_ms", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("delivery_id", "number"),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "events",
-        sa.Column("seq", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("type", sa.String(), nullable=False),
-        sa.Column("task_id", sa.String(), nullable=True),
+        sa.Column("seq", SERIAL, autoincrement=True, nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("type", TEXT, nullable=False),
+        sa.Column("task_id", TEXT, nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("seq"),
@@ -115,15 +117,15 @@ def upgrade() -> None:
     op.create_index("events_type", "events", ["type", "seq"], unique=False)
     op.create_table(
         "heartbeats",
-        sa.Column("process", sa.String(), nullable=False),
+        sa.Column("process", TEXT, nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("process"),
     )
     op.create_table(
         "idempotency_keys",
-        sa.Column("client", sa.String(), nullable=False),
-        sa.Column("route", sa.String(), nullable=False),
-        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("client", TEXT, nullable=False),
+        sa.Column("route", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
         sa.Column("request_digest", sa.LargeBinary(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
@@ -133,16 +135,16 @@ def upgrade() -> None:
     op.create_index(op.f("ix_idempotency_keys_created_at"), "idempotency_keys", ["created_at"], unique=False)
     op.create_table(
         "meta",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("value", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "receivers",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("crypt_type", sa.String(), nullable=False),
-        sa.Column("uid", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("crypt_type", TEXT, nullable=False),
+        sa.Column("uid", TEXT, nullable=True),
         sa.Column("token_digest", sa.LargeBinary(), nullable=False),
         sa.Column("secrets", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -152,7 +154,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "slice_pages",
-        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("task_id", TEXT, nullable=False),
         sa.Column("first_key", sa.LargeBinary(), nullable=False),
         sa.Column("last_key", sa.LargeBinary(), nullable=False),
         sa.Column("slice_count", sa.Integer(), nullable=False),
@@ -161,14 +163,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "subscriptions",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("url", sa.String(), nullable=False),
-        sa.Column("event_types", sa.String(), nullable=False),
-        sa.Column("filter", sa.String(), nullable=False),
-        sa.Column("format", sa.String(), nullable=False),
-        sa.Column("description", sa.String(), nullable=True),
-        sa.Column("state", sa.String(), nullable=False),
-        sa.Column("disabled_reason", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("url", TEXT, nullable=False),
+        sa.Column("event_types", TEXT, nullable=False),
+        sa.Column("filter", TEXT, nullable=False),
+        sa.Column("format", TEXT, nullable=False),
+        sa.Column("description", TEXT, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("disabled_reason", TEXT, nullable=True),
         sa.Column("secret", sa.LargeBinary(), nullable=False),
         sa.Column("previous_secret", sa.LargeBinary(), nullable=True),
         sa.Column("previous_secret_until", sa.BigInteger(), nullable=True),
@@ -178,31 +180,31 @@ def upgrade() -> None:
     )
     op.create_table(
         "task_labels",
-        sa.Column("label", sa.String(), nullable=False),
-        sa.Column("task_id", sa.String(), nullable=False),
+        sa.Column("label", TEXT, nullable=False),
+        sa.Column("task_id", TEXT, nullable=False),
         sa.PrimaryKeyConstraint("label", "task_id"),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "tasks",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("origin", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("service", sa.String(), nullable=False),
-        sa.Column("state", sa.String(), nullable=False),
-        sa.Column("source", sa.String(), nullable=False),
-        sa.Column("data_id", sa.String(), nullable=True),
-        sa.Column("live_id", sa.String(), nullable=True),
-        sa.Column("referer", sa.String(), nullable=True),
-        sa.Column("crypt_type", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("origin", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("service", TEXT, nullable=False),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("source", TEXT, nullable=False),
+        sa.Column("data_id", TEXT, nullable=True),
+        sa.Column("live_id", TEXT, nullable=True),
+        sa.Column("referer", TEXT, nullable=True),
+        sa.Column("crypt_type", TEXT, nullable=False),
         sa.Column("token_digest", sa.LargeBinary(), nullable=True),
         sa.Column("secrets", sa.LargeBinary(), nullable=True),
-        sa.Column("receiver_id", sa.String(), nullable=True),
-        sa.Column("platform_task_id", sa.String(), nullable=True),
-        sa.Column("error", sa.String(), nullable=True),
-        sa.Column("risk_level", sa.String(), nullable=True),
-        sa.Column("stated_risk_level", sa.String(), nullable=True),
-        sa.Column("labels", sa.String(), nullable=False),
+        sa.Column("receiver_id", TEXT, nullable=True),
+        sa.Column("platform_task_id", TEXT, nullable=True),
+        sa.Column("error", TEXT, nullable=True),
+        sa.Column("risk_level", TEXT, nullable=True),
+        sa.Column("stated_risk_level", TEXT, nullable=True),
+        sa.Column("labels", TEXT, nullable=False),
         sa.Column("slice_count", sa.Integer(), nullable=False),
         sa.Column("flagged_slice_count", sa.Integer(), nullable=False),
         sa.Column("last_slice_at", sa.BigInteger(), nullable=True),
@@ -213,7 +215,7 @@ def upgrade() -> None:
         sa.Column("cancel_requested_at", sa.BigInteger(), nullable=True),
         sa.Column("attempt_count", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
-        sa.Column("lease", sa.String(), nullable=True),
+        sa.Column("lease", TEXT, nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("token_digest"),
@@ -223,13 +225,11 @@ def upgrade() -> None:
         "tasks",
         ["service", "live_id"],
         unique=True,
-        sqlite_where=sa.text("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"),
+        **only("origin = 'submitted' AND kind = 'live' AND state IN ('queued', 'processing')"),
     )
-    op.create_index("tasks_data_id", "tasks", ["data_id"], unique=False, sqlite_where=sa.text("data_id IS NOT NULL"))
-    op.create_index(
-        "tasks_due", "tasks", ["next_attempt_at"], unique=False, sqlite_where=sa.text("next_attempt_at IS NOT NULL")
-    )
-    op.create_index("tasks_live_id", "tasks", ["live_id"], unique=False, sqlite_where=sa.text("live_id IS NOT NULL"))
+    op.create_index("tasks_data_id", "tasks", ["data_id"], unique=False, **only("data_id IS NOT NULL"))
+    op.create_index("tasks_due", "tasks", ["next_attempt_at"], unique=False, **only("next_attempt_at IS NOT NULL"))
+    op.create_index("tasks_live_id", "tasks", ["live_id"], unique=False, **only("live_id IS NOT NULL"))
     op.create_index("tasks_risk_level", "tasks", ["risk_level", "updated_at", "id"], unique=False)
     op.create_index("tasks_state", "tasks", ["state", "id"], unique=False)
     op.create_index("tasks_updated_at", "tasks", ["updated_at", "id"], unique=False)

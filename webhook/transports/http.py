@@ -6,13 +6,14 @@ import asyncio
 import io
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
-import msgspec
 
 from webhook.addresses import parse_url
 from webhook.connections import Connections, word_of
+from webhook.transports.outcome import Outcome
 
 if TYPE_CHECKING:
     import ssl
@@ -27,34 +28,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 """How much of an answer is read; what is longer costs its connection."""
 DRAIN_SECONDS = 2.0
 """How long the rest of an answer may take once its status is known: it only serves to keep the connection."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of one attempt.
-
-    Attributes:
-        status: HTTP status of the answer, or None where none came.
-        error: None where the attempt succeeded, else a stable word: `http_<status>` where there was an answer, else
-            `timeout`, `dns`, `tls`, `connection_refused`, `connection_reset`, `connection_failed`, `unreachable`,
-            `address_not_allowed`, `invalid_response` or `invalid_url`.
-        retry_after: the answer's `Retry-After` as it came.
-        duration_ms: milliseconds from the call of `send` to its return.
-    """
-
-    status: int | None
-    error: str | None
-    retry_after: str | None
-    duration_ms: int
-
-    @property
-    def delivered(self) -> bool:
-        """Whether the subscriber has taken it: 2xx and nothing else."""
-        return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004
-
-    @property
-    def gone(self) -> bool:
-        """Whether the subscriber wants nothing more: 410."""
-        return self.status == 410  # noqa: PLR2004
+_AT_ONE_GO_BYTES = 64 * 1024  # what is longer is written as the subscriber takes it
 
 
 class HttpTransport:
@@ -108,16 +82,16 @@ class HttpTransport:
         answer: aiohttp.ClientResponse | None = None
         error: str | None = None
         try:
-            target = parse_url(url)
+            target = _parsed(url)
         except ValueError:
-            return Outcome(status=None, error="invalid_url", retry_after=None, duration_ms=0)
+            return Outcome(error="invalid_url", duration_ms=0)
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
                 self._slots,
                 self._connections[target.scheme].post(
                     target,
-                    data=io.BytesIO(body),  # as bytes it would be written at one go, however large
+                    data=body if len(body) <= _AT_ONE_GO_BYTES else io.BytesIO(body),
                     headers=dict(headers),
                     allow_redirects=False,
                 ) as answer,
@@ -133,8 +107,13 @@ class HttpTransport:
         return Outcome(status=status, error=error, retry_after=retry_after, duration_ms=duration_ms)
 
 
+_parsed = lru_cache(maxsize=1024)(parse_url)  # the same few, again and again
+
+
 async def _drain(answer: aiohttp.ClientResponse) -> None:
     """Read a small answer to its end, so that its connection can serve again; give up a long one."""
+    if answer.content.at_eof():
+        return
     left = MAX_ANSWER_BYTES
     with suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):

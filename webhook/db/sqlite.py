@@ -1,8 +1,4 @@
-"""The database: engine, transactions and the check whether anything changed.
-
-A `Session` is one open transaction. Functions that take one never commit; whoever opened it does, by
-leaving `Database.transaction()`.
-"""
+"""SQLite: one file, one machine, one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from typing_extensions import override
 
+from webhook.db.base import Database, prepare_engine
 from webhook.errors import DatabaseError
 
 try:
@@ -27,7 +24,7 @@ except ImportError:  # Windows has no flock: writers then wait for each other by
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Session = sa.Connection
+    from webhook.db.base import Session
 
 _BUSY_SECONDS = 2.0  # how long a writer waits for another that holds no flock, such as the sqlite3 shell
 _POOL = 16
@@ -46,95 +43,79 @@ _TROUBLES = {
 _PRIMARY_CODE = 0xFF
 
 
-def path_of(url: str) -> Path:
-    """Return the file that a database's URL names."""
-    return Path(sa.make_url(url).database or "").absolute()
-
-
-class Database:
-    """One SQLite file. Make it after a fork, never before: neither connections nor locks survive one.
+class SqliteDatabase(Database):
+    """One SQLite file.
 
     Args:
         url: SQLAlchemy URL of the file.
-
-    Attributes:
-        trouble: why the last transaction could not be written, None where it could.
 
     Writers queue on a file lock beside the database: the kernel wakes the next one at once and in turn,
     where SQLite's own waiting sleeps for up to 100 ms and lets a busy writer starve the others.
     """
 
+    path: Path
+
     def __init__(self, url: str) -> None:
-        self.path = path_of(url)
-        self._engine = sa.create_engine(url, pool_size=_POOL, max_overflow=_POOL)
+        super().__init__()
+        self.path = self.path_of(url)
+        self.name = str(self.path)
+        self._engine = self._reading = sa.create_engine(url, pool_size=_POOL, max_overflow=_POOL)
+        prepare_engine(self._engine)
         sa.event.listen(self._engine, "connect", _prepare_connection)
         sa.event.listen(self._engine, "begin", _begin)
         self._writing = self._engine.execution_options(writing=True)
-        self._turn = threading.Lock()
+        self._queue = threading.Lock()
         self._lock_file: Any = None
-        self.trouble: str | None = None
-        self._bell = Bell(self.path)
+        self._bell = DatagramBell(self.path)
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """Open a transaction that reads one consistent state.
+    @staticmethod
+    def path_of(url: str) -> Path:
+        """Return the file that a database's URL names."""
+        return Path(sa.make_url(url).database or "").absolute()
 
-        Raises:
-            DatabaseError: the database cannot be read.
-        """
-        with _translated(self.path), self._engine.begin() as session:
-            yield session
+    @override
+    def exists(self) -> bool:
+        return self.path.exists()
 
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """Open a transaction that writes; leaving it commits to disk.
+    @override
+    def watch(self) -> DataVersion:
+        return DataVersion(self.path)
 
-        Raises:
-            DatabaseError: it could not be begun or committed; nothing of it was kept.
-        """
-        try:
-            with _translated(self.path), self._turn, self._flock(), self._writing.begin() as session:
-                yield session
-        except DatabaseError as error:
-            self.trouble = str(error)
-            raise
-        self.trouble = None
-        self._bell.ring()
-
-    def revision(self) -> str | None:
-        """Return the migration that the database is at, None where there was none yet."""
-        with self.read() as session:
-            if not sa.inspect(session).has_table("alembic_version"):
-                return None
-            return session.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-
-    def watch(self) -> Changes:
-        """Return a check of whether anyone changed the database.
-
-        Raises:
-            DatabaseError: the database cannot be read.
-        """
-        return Changes(self.path)
-
+    @override
     def bell(self) -> socket.socket | None:
-        """Return a socket that becomes readable when any process commits; None where there can be none.
-
-        One process at a time has it: the last that asked.
-        """
+        """Return a socket; one process at a time has it: the last that asked."""
         return self._bell.hang()
+
+    @override
+    def size(self) -> int:
+        return self.path.stat().st_size
 
     def checkpoint(self) -> None:
         """Copy the write-ahead log into the database file, as far as readers allow."""
-        with _translated(self.path), self._engine.connect() as session:
+        with self._translated(), self._engine.connect() as session:
             session.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
 
+    @override
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        super().close()
         self._bell.close()
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
+
+    @override
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._queue, self._flock():
+            yield
+
+    @override
+    def _ring(self) -> None:
+        self._bell.ring()
+
+    @override
+    def _sentence(self, error: BaseException | None) -> str:
+        return _sentence(error)
 
     @contextmanager
     def _flock(self) -> Iterator[None]:
@@ -175,15 +156,15 @@ def claim_web(path: Path) -> BinaryIO:
         ) from None
     except OSError as error:
         raise DatabaseError(
-            f"{path}-web cannot be written ({error.strerror}): mend the database's directory."
+            f"{path}-web cannot be written ({error.strerror}): mend the database's directory, or WEBHOOK_DATABASE_URL."
         ) from error
     return place
 
 
-class Bell:
+class DatagramBell:
     """Rings in another process when this one has committed: a datagram to a socket beside the database.
 
-    It only saves waiting. A ring that is lost, or has nobody to hear it, is made up for by looking (`Changes`).
+    It only saves waiting. A ring that is lost, or has nobody to hear it, is made up for by looking (`DataVersion`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -224,7 +205,7 @@ class Bell:
         self._sender = self._hung = None
 
 
-class Changes:
+class DataVersion:
     """Tells whether any connection, of any process, committed since the last look (3 µs a look)."""
 
     def __init__(self, path: Path) -> None:
@@ -267,18 +248,6 @@ def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None
 def _begin(session: Session) -> None:
     writing = session.get_execution_options().get("writing", False)
     session.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except DBAPIError as error:
-        raise DatabaseError(f"{path}: {_sentence(error.orig)}") from error
-    except sa.exc.TimeoutError as error:
-        raise DatabaseError(f"{path}: all connections are in use for too long") from error
 
 
 def _sentence(error: BaseException | None) -> str:

@@ -1,0 +1,98 @@
+"""Lists and the worker's own questions with much in the database, beside little: `python -m tests.bench.queries`.
+
+Of 10 slices a task, in the tasks' own counts. With TEST_POSTGRESQL_URL in the environment it is on that server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+import click
+
+from tests import databases, history, looked_for
+from tests.bench import stage
+from tests.clients import ADMIN_KEY, AppClient
+from tests.running import ENCRYPTION_KEYS
+from webhook import bootstrap, settings
+from webhook.app import create_app
+from webhook.db import open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SLICES_A_TASK = 10
+_TARGET = 1.5
+_ROUNDS = 15
+
+
+class _Undone(Exception):
+    pass
+
+
+class Stored:
+    """A service with so many tasks behind it."""
+
+    def __init__(self, directory: Path, *, tasks: int) -> None:
+        url = databases.url_of(directory)
+        with contextlib.closing(open_database(url)) as database:
+            bootstrap.upgrade(database)
+        history.fill(url, tasks=tasks, analyze=False)
+        variables = {"WEBHOOK_DATABASE_URL": url, "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS}
+        variables |= {"WEBHOOK_ADMIN_KEY": ADMIN_KEY} | databases.directories(directory)
+        self._service = bootstrap.build(settings.load(variables))
+        self._client = AppClient(create_app(self._service))
+        self._routes = list(looked_for.routes(tasks).values())
+        self._own = looked_for.own(tasks)
+        self.names = [*looked_for.own(tasks), *looked_for.routes(tasks)]
+
+    def seconds(self, number: int) -> float:
+        """Return the time of one question; what it changes is undone."""
+        started = time.perf_counter()
+        if number < len(self._own):
+            ask = self._own[self.names[number]]
+            with contextlib.suppress(_Undone), self._service.database.transaction() as session:
+                ask(session)
+                raise _Undone
+        else:
+            looked_for.asked(self._client, self._routes[number - len(self._own)])
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        """Close its database."""
+        self._service.database.close()
+
+
+@contextlib.contextmanager
+def _stored(tasks: int) -> Iterator[Stored]:
+    with tempfile.TemporaryDirectory() as directory, contextlib.closing(Stored(Path(directory), tasks=tasks)) as one:
+        yield one
+
+
+@click.command(help=__doc__)
+@click.option("--slices", default=1_000_000, show_default=True, help="How many there are in the larger database.")
+@click.option("--beside", default=10_000, show_default=True, help="How many there are in the smaller one.")
+def main(slices: int, beside: int) -> None:
+    """Measure in alternating rounds, and print one table."""
+    with _stored(beside // _SLICES_A_TASK) as few, _stored(slices // _SLICES_A_TASK) as many:
+        rows = []
+        for number, name in enumerate(many.names):
+            for one in (few, many):
+                one.seconds(number)  # warms up
+            pairs = [(few.seconds(number), many.seconds(number)) for _ in range(_ROUNDS)]
+            small, large = (median(times) for times in zip(*pairs, strict=True))
+            milliseconds = (f"{small * 1000:.2f}", f"{large * 1000:.2f}")
+            rows.append((name, *milliseconds, *stage.judged(large / small, _TARGET, at_most=True)))
+    stage.show(
+        f"Medians of {_ROUNDS} alternating rounds",
+        ("", f"{beside:,} slices: ms", f"{slices:,}: ms", "ratio", "target", ""),
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    main()

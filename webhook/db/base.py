@@ -1,0 +1,207 @@
+"""What both databases have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from webhook.errors import DatabaseError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+Session = sa.Connection
+Statement = TypeVar("Statement", bound=sa.Select[Any])
+
+
+class Changes(Protocol):
+    """Tells whether any connection, of any process, committed since the last look; a look costs microseconds."""
+
+    def seen(self) -> bool:
+        """Return True once for all commits since the last call.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+
+    def close(self) -> None:
+        """Look no more."""
+
+
+class Database(ABC):
+    """One database.
+
+    Attributes:
+        name: what people know it by; never with a password.
+        path: its file, None where it is a server's.
+        trouble: why the last transaction could not be written, None where it could.
+    """
+
+    name: str
+    path: Path | None
+    _engine: sa.Engine
+    _reading: sa.Engine
+    _writing: sa.Engine
+
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open a transaction that reads: on SQLite one state, on PostgreSQL by each statement what is committed.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+        with self._translated(), self._reading.begin() as session:
+            yield session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Open a transaction that writes; leaving it commits to disk.
+
+        Raises:
+            DatabaseError: it could not be begun or committed; nothing of it was kept.
+        """
+        try:
+            with self._translated(), self._turn(), self._writing.begin() as session:
+                yield session
+        except DatabaseError as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = None
+        self._ring()
+
+    def revision(self) -> str | None:
+        """Return the migration that the database is at, None where there was none yet."""
+        with self.read() as session:
+            if not sa.inspect(session).has_table("alembic_version"):
+                return None
+            return session.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+
+    @abstractmethod
+    def exists(self) -> bool:
+        """Return whether there is such a database at all, migrated or not."""
+
+    @abstractmethod
+    def watch(self) -> Changes:
+        """Return a check of whether anyone changed the database.
+
+        Raises:
+            DatabaseError: the database cannot be read.
+        """
+
+    @abstractmethod
+    def bell(self) -> socket.socket | None:
+        """Return a socket that becomes readable when any other process commits; None where there can be none.
+
+        It only saves waiting: a ring may be lost, and looking (`watch`) makes up for it.
+        """
+
+    @abstractmethod
+    def size(self) -> int:
+        """Return the bytes that it takes on disk."""
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @abstractmethod
+    def _turn(self) -> AbstractContextManager[None]:
+        """Wait for this writer's turn."""
+
+    @abstractmethod
+    def _ring(self) -> None:
+        """Tell the other processes that something was committed."""
+
+    @abstractmethod
+    def _sentence(self, error: BaseException | None) -> str:
+        """Return what went wrong, in words for whoever is on call."""
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise DatabaseError(f"{self.name}: {self._sentence(error.orig)}") from error
+        except sa.exc.TimeoutError as error:
+            raise DatabaseError(f"{self.name}: all connections are in use for too long") from error
+
+
+def prepare_engine(engine: sa.Engine) -> None:
+    """Have an engine write no NUL into a text: PostgreSQL takes none, and SQLite's functions stop at it."""
+    sa.event.listen(engine, "before_cursor_execute", _without_nul, retval=True)
+
+
+def _without_nul(
+    _session: Session,
+    _cursor: Any,
+    statement: str,
+    parameters: Any,
+    _context: Any,
+    _many: bool,  # noqa: FBT001
+) -> tuple[str, Any]:
+    if isinstance(parameters, list):
+        return statement, [_cleaned(row) for row in parameters]
+    return statement, _cleaned(parameters)
+
+
+def _cleaned(row: Any) -> Any:
+    values = row.values() if isinstance(row, dict) else row
+    if not any(type(value) is str and "\0" in value for value in values):
+        return row
+    if isinstance(row, dict):
+        return {name: value.replace("\0", _REPLACEMENT) if type(value) is str else value for name, value in row.items()}
+    return tuple([value.replace("\0", _REPLACEMENT) if type(value) is str else value for value in row])
+
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def is_postgresql(session: Session) -> bool:
+    """Return whether a session is PostgreSQL's, and so has others beside it."""
+    return session.dialect.name == "postgresql"
+
+
+def is_writing(session: Session) -> bool:
+    """Return whether a session may write."""
+    return bool(session.get_execution_options().get("writing", False))
+
+
+def for_update(session: Session, statement: Statement, *, skip_locked: bool = False) -> Statement:
+    """Lock the rows that a transaction reads if it writes, so that none of what it saw is changed before it ends.
+
+    Args:
+        skip_locked: leave out what another transaction has locked, rather than wait for it.
+    """
+    if is_writing(session):
+        return statement.with_for_update(skip_locked=skip_locked)
+    return statement
+
+
+def alone(session: Session, what: str, *, wait: bool = True) -> bool:
+    """See to it that no other transaction does the same until this one ends.
+
+    Args:
+        what: names it.
+        wait: for another to end, or return False at once.
+    """
+    if not is_postgresql(session):
+        return True
+    key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], signed=True)
+    function = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
+    taken = session.exec_driver_sql(f"SELECT {function}(%s, %s)", (_ALONE, key)).scalar()
+    return taken is not False
+
+
+_ALONE = 0x77656268  # the first of the two numbers of our advisory locks: no other program's, it is hoped

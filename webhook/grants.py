@@ -1,0 +1,147 @@
+"""How much of what is owed one turn may claim: shares, pauses, rates, and room kept for first attempts.
+
+No subscriber takes room that the others need: each has its share of the places for attempts in flight, a small one once
+half of the places are taken. One that fails again and again is paused, for longer each time, and then tried by one
+attempt; waiting for that uses up no attempt of anything that is owed to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from webhook import backoff
+from webhook.store import deliveries as delivery_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from webhook.db import Session
+    from webhook.store.deliveries import Subscription
+
+AHEAD = 2
+"""Times a share that is claimed: as one attempt ends the next is at hand, while the database is asked for more."""
+SMALL_SHARE = 4
+"""Places of a subscription once half of all are taken."""
+FIRST_ATTEMPTS = 4
+"""The part of all places, one in so many, that only events that were just fanned out may take."""
+PAUSED_AFTER = 5
+"""Failures in a row."""
+_BURST = timedelta(seconds=1)  # of a rate: what was not used meanwhile
+
+
+class Places(msgspec.Struct, frozen=True, kw_only=True):
+    """Room for what is claimed: attempts in flight, and those at hand.
+
+    Attributes:
+        total: of one worker.
+        share: of one subscription where it has no number of its own.
+        taken: by subscription.
+    """
+
+    total: int
+    share: int
+    taken: Mapping[str, int]
+
+
+def claimable(share: int) -> int:
+    """Return how many may be claimed where so many may be in flight."""
+    return share * AHEAD
+
+
+class Grant:
+    """How much one turn may claim, and how much of it is left.
+
+    Args:
+        lease, until: of what is claimed.
+
+    Attributes:
+        refused: whether something due had to be left.
+    """
+
+    def __init__(self, session: Session, places: Places, *, lease: str, until: datetime, now: datetime) -> None:
+        self.lease = lease
+        self.until = until
+        self.refused = False
+        self._session = session
+        self._places = places
+        self._now = now
+        self._taken = Counter(places.taken)
+        self._free = max(0, places.total - self._taken.total())
+        self._closed: set[str] = set()
+        self._spent: dict[str, datetime] = {}
+
+    def left(self, subscription: Subscription, *, owed_before: bool = False) -> int:
+        """Return how many more deliveries of a subscription may be claimed.
+
+        Args:
+            owed_before: they are not of events that this turn fans out.
+        """
+        if subscription.id in self._closed or is_paused(subscription, now=self._now):
+            return 0
+        free = self._free - self._places.total // FIRST_ATTEMPTS if owed_before else self._free
+        own = subscription.max_in_flight
+        share = self._places.share if own is None else claimable(own)
+        if self._free * 2 < self._places.total:
+            share = min(share, SMALL_SHARE)
+        if subscription.failures >= PAUSED_AFTER:
+            share = 1
+        left = min(share - self._taken[subscription.id], free)
+        if left > 0 and subscription.max_per_second is not None:
+            left = min(left, self._left_of_rate(subscription, subscription.max_per_second))
+        return max(0, left)
+
+    def take(self, subscription: Subscription, count: int) -> None:
+        """Use some of it."""
+        self._taken[subscription.id] += count
+        self._free -= count
+        if count and subscription.max_per_second is not None:
+            spent = self._spent[subscription.id] + count * _BURST / subscription.max_per_second
+            self._spent[subscription.id] = spent
+            delivery_store.spend(self._session, subscription.id, until=spent)
+
+    def close(self, subscription: Subscription) -> None:
+        """Leave the rest of a subscription to a later turn."""
+        self._closed.add(subscription.id)
+        self.refused = True
+
+    def _left_of_rate(self, subscription: Subscription, per_second: int) -> int:
+        """Return how many attempts the rate lets through now: GCRA, as `limits` has it for the platform's."""
+        if subscription.id not in self._spent:
+            spent = delivery_store.spent_until(self._session, subscription.id)
+            if spent is None:
+                return 0
+            self._spent[subscription.id] = max(spent, self._now)
+        unused = (self._now + _BURST - self._spent[subscription.id]) / (_BURST / per_second)
+        return math.floor(unused + 1e-6)  # a fraction of a microsecond is lost in each division
+
+
+def is_paused(subscription: Subscription, *, now: datetime) -> bool:
+    """Return whether nothing is sent to a subscription for now."""
+    return subscription.paused_until is not None and now < subscription.paused_until
+
+
+def after_attempt(
+    subscription: Subscription, *, delivered: bool, at: datetime, now: datetime, dice: Callable[[], float]
+) -> Subscription:
+    """Return a subscription's health after an attempt has ended.
+
+    Args:
+        at: when the attempt began; one from before a pause says nothing that the pause does not.
+    """
+    replace = msgspec.structs.replace
+    if delivered:
+        return replace(subscription, failing_since=None, failures=0, paused_until=None)
+    subscription = replace(subscription, failing_since=subscription.failing_since or at)
+    if subscription.paused_until is not None and at < subscription.paused_until:
+        return subscription
+    failures = subscription.failures + 1
+    if failures < PAUSED_AFTER:
+        return replace(subscription, failures=failures)
+    pause = backoff.pause_delay(times=failures - PAUSED_AFTER, dice=dice)
+    return replace(subscription, failures=failures, paused_until=now + pause)
