@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
@@ -17,12 +18,12 @@ import pytest
 from tests.running import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 USER, PASSWORD = "webhook", "pass-word/1"
 QUOTED_PASSWORD = "pass-word%2F1"
 _START_SECONDS = 240  # RabbitMQ, on a busy machine
+_STOPPED = "TtZX"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +94,26 @@ class Broker:
             self._process.wait()
             self._process = None
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and its children."""
+    def hang(self) -> None:
+        """Stop it and its children where they stand; return when none of their threads runs any more."""
         assert self._process
-        os.killpg(self._process.pid, number)
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        while any(state not in _STOPPED for state in self._states()):
+            time.sleep(0.01)
+
+    def go_on(self) -> None:
+        """Let it run again after `hang`."""
+        assert self._process
+        os.killpg(self._process.pid, signal.SIGCONT)
+
+    def _states(self) -> Iterator[str]:
+        """Yield the state of each thread of the process group, as proc(5) has it."""
+        assert self._process
+        for found in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # it has ended
+                state, _parent, group, *_ = found.read_text().rpartition(")")[2].split()
+                if int(group) == self._process.pid:
+                    yield state
 
     def _is_ready(self) -> bool:
         try:
@@ -152,7 +169,7 @@ class Nats(Broker):
         client = await self._client()
         stream = client.jetstream()
         state = (await stream.stream_info("moderation")).state
-        found = [await stream.get_msg("moderation", seq) for seq in range(state.first_seq, state.last_seq + 1)]
+        found = [await stream.get_msg("moderation", seq) for seq in range(max(1, state.first_seq), state.last_seq + 1)]
         await client.close()
         assert all(message.subject.startswith("moderation.") for message in found)
         return [Kept(headers=message.headers, body=message.data) for message in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
@@ -124,9 +123,9 @@ class TestEveryBroker:
 
                 while not (await attempt("before")).delivered:
                     pass  # a busy machine may take its time to connect
-                broker.signal(signal.SIGSTOP)
+                broker.hang()
                 outcomes = [await attempt("hanging")]
-                broker.signal(signal.SIGCONT)
+                broker.go_on()
                 while not outcomes[-1].delivered:
                     outcomes.append(await attempt("after"))
                 return outcomes

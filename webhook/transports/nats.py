@@ -69,6 +69,7 @@ class _Link:
                 f"nats://{host}:{destination.port}",
                 allow_reconnect=False,
                 connect_timeout=_CONNECT_SECONDS,
+                verbose=True,  # else the client sends on before the server's word about the password, and may lose it
                 tls=default_ssl_context() if destination.tls else None,
                 tls_hostname=destination.host if destination.tls else None,
                 user=user if password is not None else None,
