@@ -190,6 +190,17 @@ class Redis(Broker):
         durable = ["--appendonly", "yes", "--appendfsync", "always"]
         return [self.program(), *options, *durable, "--requirepass", PASSWORD], {}
 
+    async def is_ready(self) -> bool:
+        from redis.exceptions import RedisError
+
+        if self.certificate:
+            return await super().is_ready()
+        try:
+            async with self._client() as client:
+                return bool(await client.ping())  # it connects before it has read what it kept
+        except RedisError:
+            return False
+
     def url(self, place: str = "stream=moderation", *, password: str = QUOTED_PASSWORD) -> str:
         return f"redis://:{password}@127.0.0.1:{self.port}/3?{place}"
 

@@ -73,15 +73,20 @@ class _Link:
 
     async def publish(self, destination: Destination, message: Message) -> None:
         fields: dict[Any, Any] = {**message.headers, "type": message.type, "body": message.body}
-        with _told(), self._watched():
-            await self._redis.xadd(
-                destination.option("stream", event_type=message.type),
-                fields,
-                maxlen=int(destination.options["max_length"]),
-                approximate=True,
-            )
+        try:
+            with _told(), self._watched():
+                await self._redis.xadd(
+                    destination.option("stream", event_type=message.type),
+                    fields,
+                    maxlen=int(destination.options["max_length"]),
+                    approximate=True,
+                )
+        finally:
+            if not self.is_open:  # closing passed over the connection that was in use here
+                await self.close()
 
     async def close(self) -> None:
+        self.is_open = False
         with _told():
             await self._pool.disconnect(inuse_connections=False)
 
