@@ -1,36 +1,27 @@
 """Encryption at rest: AES-256-GCM under named keys, bound to the row the value belongs to.
 
-A sealed value is `version (1) | length of key id (1) | key id | nonce (12) | ciphertext and tag`. The
-associated data is `table|column|row`, so a value moved to another row or column does not open.
+A sealed value is `version (1) | length of key id (1) | key id | nonce (12) | ciphertext and tag`; the version tells
+whether it was compressed before. The associated data is `table|column|row`, so a value moved to another row or column
+does not open.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING
 
-import zstandard
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from webhook.compression import compress, decompress
 from webhook.errors import DecryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _PLAIN, _COMPRESSED = b"\x01", b"\x02"
-_LEVEL = 1
 _NONCE_BYTES = 12  # NIST SP 800-38D, 8.2: the length GCM is made for
-_WORTH_COMPRESSING_BYTES = 2048  # what is shorter, such as most events, costs more time than it saves of disk
-_LARGEST_BYTES = 1 << 30  # of one opened value; a bound against a corrupt length
-
-
-class _Compressors(threading.local):
-    """One compressor for each thread: it is not safe to share, and to make one costs as much as to use it."""
-
-    def __init__(self) -> None:
-        self.own = zstandard.ZstdCompressor(level=_LEVEL)
+_WORTH_COMPRESSING_BYTES = 256  # secrets and links are shorter
 
 
 class Keyring:
@@ -47,13 +38,12 @@ class Keyring:
         self._active = self._ciphers[active]
         self._prefix = bytes([len(active)]) + active
         self._random_bytes = random_bytes
-        self._compressors = _Compressors()
 
     def seal(self, plaintext: bytes, *, table: str, column: str, row: str) -> bytes:
         """Encrypt a value for its place; longer ones are compressed first."""
         version = _PLAIN
         if len(plaintext) >= _WORTH_COMPRESSING_BYTES:
-            plaintext = self._compressors.own.compress(plaintext)
+            plaintext = compress(plaintext)
             version = _COMPRESSED
         nonce = self._random_bytes(_NONCE_BYTES)
         sealed = self._active.encrypt(nonce, plaintext, f"{table}|{column}|{row}".encode())
@@ -80,6 +70,4 @@ class Keyring:
                 f"{table}.{column} of {row} does not open: the row was altered, "
                 "or a key was replaced by another of the same id."
             ) from None
-        if sealed[:1] == _COMPRESSED:
-            plaintext = zstandard.ZstdDecompressor().decompress(plaintext, max_output_size=_LARGEST_BYTES)
-        return plaintext
+        return decompress(plaintext) if sealed[:1] == _COMPRESSED else plaintext
