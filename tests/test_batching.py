@@ -1,4 +1,4 @@
-"""Batches: gathered by a hub's greenlets, run in a thread."""
+"""Batches: gathered by a hub's greenlets, run in a thread or in the hub."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 PATIENCE = 10  # seconds until a test that hangs fails
+IN_A_THREAD_OR_NOT = pytest.mark.parametrize("name", ["b", None])
 
 
 def submit_all(batcher: Batcher[int, int], items: Sequence[int]) -> list[int | Exception]:
@@ -28,34 +29,38 @@ def submit_all(batcher: Batcher[int, int], items: Sequence[int]) -> list[int | E
     return [greenlet.get(timeout=PATIENCE) for greenlet in greenlets]
 
 
-def test_each_item_gets_its_own_result() -> None:
+@IN_A_THREAD_OR_NOT
+def test_each_item_gets_its_own_result(name: str | None) -> None:
     def double(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
         return [2 * item for item in batch]
 
-    assert submit_all(Batcher(double, name="b", capacity=100), range(50)) == [2 * item for item in range(50)]
+    assert submit_all(Batcher(double, name=name, capacity=100), range(50)) == [2 * item for item in range(50)]
 
 
-def test_what_can_be_submitted_at_once_goes_in_one_batch_up_to_the_largest() -> None:
+@IN_A_THREAD_OR_NOT
+def test_what_can_be_submitted_at_once_goes_in_one_batch_up_to_the_largest(name: str | None) -> None:
     batches: list[list[int]] = []
 
     def note(batch: Sequence[int], _computed: Callable[[], None]) -> Sequence[int]:
         batches.append(list(batch))
         return batch
 
-    submit_all(Batcher(note, name="b", capacity=100, largest=4), range(10))
+    submit_all(Batcher(note, name=name, capacity=100, largest=4), range(10))
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-def test_an_error_is_raised_for_its_item_alone() -> None:
+@IN_A_THREAD_OR_NOT
+def test_an_error_is_raised_for_its_item_alone(name: str | None) -> None:
     fault = ValueError("two")
 
     def refuse_two(batch: Sequence[int], _computed: Callable[[], None]) -> list[int | Exception]:
         return [fault if item == 2 else item for item in batch]
 
-    assert submit_all(Batcher(refuse_two, name="b", capacity=100), [1, 2, 3]) == [1, fault, 3]
+    assert submit_all(Batcher(refuse_two, name=name, capacity=100), [1, 2, 3]) == [1, fault, 3]
 
 
-def test_an_error_of_the_whole_batch_is_raised_for_each_and_the_next_one_runs() -> None:
+@IN_A_THREAD_OR_NOT
+def test_an_error_of_the_whole_batch_is_raised_for_each_and_the_next_one_runs(name: str | None) -> None:
     fault = ValueError("all")
     faults = [fault]
 
@@ -64,17 +69,18 @@ def test_an_error_of_the_whole_batch_is_raised_for_each_and_the_next_one_runs() 
             raise faults.pop()
         return batch
 
-    batcher = Batcher(fail_once, name="b", capacity=100)
+    batcher = Batcher(fail_once, name=name, capacity=100)
     assert submit_all(batcher, [1, 2]) == [fault, fault]
     assert submit_all(batcher, [3, 4]) == [3, 4]
 
 
-def test_the_batch_runs_in_another_thread() -> None:
-    def name(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
+@IN_A_THREAD_OR_NOT
+def test_the_batch_runs_in_another_thread_if_that_has_a_name(name: str | None) -> None:
+    def idents(batch: Sequence[int], _computed: Callable[[], None]) -> list[int]:
         return [threading.get_ident() for _ in batch]
 
-    (ident,) = submit_all(Batcher(name, name="b", capacity=1), [1])
-    assert ident != threading.get_ident()
+    (ident,) = submit_all(Batcher(idents, name=name, capacity=1), [1])
+    assert (ident == threading.get_ident()) == (name is None)
 
 
 @pytest.mark.parametrize("says_so", [True, False])

@@ -1,4 +1,4 @@
-"""Group work: what many requests wait for, one thread does in batches.
+"""Group work: what many requests wait for is done in batches, by one thread.
 
 A commit to disk costs about as much for one callback as for fifty, so while one batch is being
 committed the next one gathers. The web process is cooperative (gevent): a waiting request costs a
@@ -7,7 +7,8 @@ greenlet, and the thread is a real one, so that a slow disk never stops the othe
 Two threads that both want the interpreter slow each other down: each system call gives it away, and
 getting it back takes a wake-up of the other (measured: twice the processor time for a callback). So while
 a batch computes the hub stands aside, but for a twentieth of a second at the most, and goes on at once when
-the thread says that only waiting for the disk is left.
+the thread says that only waiting for the disk is left. What neither computes for long nor waits for the
+disk needs no thread: its batches run in the hub.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _ASIDE_SECONDS = 0.05  # a full batch computes for 15 to 30 ms; what takes longe
 
 
 class Batcher(Generic[T, R]):
-    """Runs what waits as one batch in a thread of its own.
+    """Runs what waits as one batch, in a thread of its own unless told otherwise.
 
     Args:
         run: takes a batch, returns a result or an error to raise for each item, in order; what it raises itself
             is raised for all. Its second argument is to be called when only waiting, as for the disk, is left to do.
-        name: of the thread.
+        name: of the thread; None runs batches in the hub.
         capacity: how many items may wait; one more is refused.
         largest: items of one batch.
 
@@ -48,7 +49,7 @@ class Batcher(Generic[T, R]):
         self,
         run: Callable[[Sequence[T], Callable[[], None]], Sequence[Exception | R]],
         *,
-        name: str,
+        name: str | None,
         capacity: int,
         largest: int = 64,
     ) -> None:
@@ -61,7 +62,9 @@ class Batcher(Generic[T, R]):
             queue.SimpleQueue()
         )
         self._loop = gevent.get_hub().loop
-        threading.Thread(target=self._work, name=name, daemon=True).start()
+        self._has_thread = name is not None
+        if self._has_thread:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, item: T) -> R:
         """Hand an item over and wait, cooperatively, for its result.
@@ -86,18 +89,26 @@ class Batcher(Generic[T, R]):
     def _hand_over(self) -> None:
         batch = [self._waiting.popleft() for _ in range(min(self._largest, len(self._waiting)))]
         computed = threading.Event()
+        if not self._has_thread:
+            self._settle([waiter for _, waiter in batch], self._results(batch, computed))
+            return
         self._batches.put((batch, computed))
         computed.wait(_ASIDE_SECONDS)
 
     def _work(self) -> None:
         while True:
             batch, computed = self._batches.get()
-            try:
-                results = self._run([item for item, _ in batch], computed.set)
-            except Exception as error:  # noqa: BLE001 - raised again where each item waits
-                results = [error] * len(batch)
+            results = self._results(batch, computed)
             computed.set()
             self._loop.run_callback_threadsafe(self._settle, [waiter for _, waiter in batch], results)
+
+    def _results(
+        self, batch: Sequence[tuple[T, Waiter[Exception | R]]], computed: threading.Event
+    ) -> Sequence[Exception | R]:
+        try:
+            return self._run([item for item, _ in batch], computed.set)
+        except Exception as error:  # noqa: BLE001 - raised again where each item waits
+            return [error] * len(batch)
 
     def _settle(self, waiters: Sequence[Waiter[Exception | R]], results: Sequence[Exception | R]) -> None:
         if self._waiting:

@@ -70,7 +70,9 @@ class CallbackReceiver:
         self._held_bytes = 0
         self._large = BoundedSemaphore(1)
         self._lookups: Batcher[bytes, Address | None] = Batcher(
-            self._look_up, name="lookups", capacity=settings.callback_queue
+            self._look_up,
+            name="lookups" if database.path is None else None,  # in SQLite's file it takes microseconds
+            capacity=settings.callback_queue,
         )
         self._commits: Batcher[Arrival, str | None] = Batcher(
             self._commit, name="writer", capacity=settings.callback_queue
