@@ -115,7 +115,7 @@ class Claims:
         task_store.lease_tasks(session, uploads, lease=lease, lease_until=now + UPLOAD_LEASE, **forgotten)
         steps = [(task, Step.UPLOAD) for task in uploads] + [(task, _step(task)) for task in (*submits, *later)]
         calls = [Call(task=task, step=step, lease=lease, claimed_at=now) for task, step in steps]
-        probes = [name for name in limits.PROBED if limits.trial_due(session, name, now=now)]
+        probes = limits.due_trials(session, now=now)
         for name in probes:
             limits.begin_trial(session, name, now=now)
         return Claimed(calls=calls, probes=probes, again_at=min(filter(None, (wait_submit, wait_query)), default=None))
@@ -163,9 +163,7 @@ class Claims:
     def has_due(self, session: Session) -> bool:
         """Return whether there is anything to claim."""
         now = self._now()
-        return task_store.has_due(session, now=now) or any(
-            limits.trial_due(session, name, now=now) for name in limits.PROBED
-        )
+        return task_store.has_due(session, now=now) or bool(limits.due_trials(session, now=now))
 
 
 def _step(task: Task) -> Step:

@@ -85,10 +85,13 @@ def take(session: Session, name: str, *, wanted: int, per_second: int, now: date
     return granted, None if granted == wanted else spent + (granted + 1 - burst) * each
 
 
-def trial_due(session: Session, name: str, *, now: datetime) -> bool:
-    """Return whether a limit was closed, and is to be tried again by a call that concerns no task."""
-    found = limit_store.limit(session, name)
-    return _wants_probe(found) and found.closed_until is not None and found.closed_until <= now
+def due_trials(session: Session, *, now: datetime) -> list[str]:
+    """Return the limits that were closed, and are to be tried again by a call that concerns no task."""
+    return [
+        found.name
+        for found in limit_store.all_limits(session)
+        if _wants_probe(found) and found.closed_until is not None and found.closed_until <= now
+    ]
 
 
 def begin_trial(session: Session, name: str, *, now: datetime) -> None:

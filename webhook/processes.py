@@ -246,7 +246,7 @@ class _Family:
         for part in self._parts:
             self._start(part)
         try:
-            prepare()
+            _in_fork(prepare)
         except ServiceError:
             self._stop()
             raise
@@ -292,6 +292,33 @@ class _Family:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
         os.write(ours, word)
         os.close(theirs)
+
+
+def _in_fork(call: Callable[[], None]) -> None:
+    """Call in a process of its own, so that what it loads, such as Alembic, is gone with it.
+
+    Raises:
+        ServiceError: it did.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            call()
+            status = 0
+        except ServiceError as error:
+            os.write(writer, str(error).encode())
+        except Exception:
+            log.exception("The process failed.")
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as said:  # noqa: PTH123 - a pipe
+        sentence = said.read().decode()
+    _, ended = os.waitpid(pid, 0)
+    if ended != 0:
+        raise ServiceError(sentence or "The service could not be prepared; the reason stands above.")
 
 
 _BEGIN = b"!"

@@ -46,6 +46,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _TICK_SECONDS = 1.0
+_SILENCE_SHARE = 0.1  # of the silence that is waited for, between looks for it
+_SILENCE_SECONDS = 5.0  # and no longer than that
 _SWEEP_SECONDS = 0.2
 _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
 _AFTER_FAULT_SECONDS = 1.0
@@ -298,7 +300,8 @@ class Worker:
 
     async def _watch_streams(self) -> None:
         """Notice streams that bring nothing."""
-        await _wait(self._stopping, _TICK_SECONDS, clear=False)
+        pause = self._service.settings.stream_silence.total_seconds() * _SILENCE_SHARE
+        await _wait(self._stopping, min(pause, _SILENCE_SECONDS), clear=False)
         await self._in_database(self._note_silence)
 
     def _note_silence(self) -> None:

@@ -317,8 +317,11 @@ def due_cancels(session: Session, *, now: datetime, limit: int) -> list[Task]:
 
 def has_due(session: Session, *, now: datetime) -> bool:
     """Return whether a call of the platform is due."""
-    due = sa.select(tasks.c.id).where(tasks.c.next_attempt_at <= now, _is_free(now)).limit(1)
-    return any(session.execute(due.where(which)).first() is not None for which in (_QUEUED, _NOT_QUEUED))
+    return run(session, _HAS_DUE, (clock.to_microseconds(now),) * 4).first() is not None
+
+
+_DUE = "FROM tasks WHERE state {} 'queued' AND next_attempt_at <= ? AND (lease_until IS NULL OR lease_until <= ?)"
+_HAS_DUE = f"SELECT 1 WHERE EXISTS (SELECT 1 {_DUE.format('=')}) OR EXISTS (SELECT 1 {_DUE.format('!=')})"
 
 
 def running_streams(session: Session, *, now: datetime) -> int:
