@@ -83,8 +83,12 @@ def test_the_batch_runs_in_another_thread_if_that_has_a_name(name: str | None) -
     assert (ident == threading.get_ident()) == (name is None)
 
 
+@pytest.mark.parametrize("items", [1, 10])
 @pytest.mark.parametrize("says_so", [True, False])
-def test_the_hub_goes_on_while_a_batch_waits_for_the_disk_whether_it_says_so_or_not(says_so: bool) -> None:  # noqa: FBT001
+def test_the_hub_goes_on_while_a_batch_waits_for_the_disk_whether_it_says_so_or_not(
+    says_so: bool,  # noqa: FBT001
+    items: int,
+) -> None:
     disk = threading.Event()
 
     def wait(batch: Sequence[int], computed: Callable[[], None]) -> Sequence[int]:
@@ -94,12 +98,12 @@ def test_the_hub_goes_on_while_a_batch_waits_for_the_disk_whether_it_says_so_or_
         return batch
 
     batcher = Batcher(wait, name="b", capacity=10)
-    waiting = gevent.spawn(batcher.submit, 1)
+    waiting = [gevent.spawn(batcher.submit, item) for item in range(items)]
     while batcher._waiting or not batcher._busy:
         gevent.sleep()
-    assert not waiting.ready()
+    assert not any(each.ready() for each in waiting)
     disk.set()  # by the hub's thread: it was not held up
-    assert waiting.get(timeout=PATIENCE) == 1
+    assert [each.get(timeout=PATIENCE) for each in waiting] == list(range(items))
 
 
 def test_what_comes_while_a_batch_runs_goes_in_the_next_one_together() -> None:

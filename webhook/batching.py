@@ -5,10 +5,10 @@ committed the next one gathers. The web process is cooperative (gevent): a waiti
 greenlet, and the thread is a real one, so that a slow disk never stops the others.
 
 Two threads that both want the interpreter slow each other down: each system call gives it away, and
-getting it back takes a wake-up of the other (measured: twice the processor time for a callback). So while
-a batch computes the hub stands aside, but for a twentieth of a second at the most, and goes on at once when
-the thread says that only waiting for the disk is left. What neither computes for long nor waits for the
-disk needs no thread: its batches run in the hub.
+getting it back takes a wake-up of the other (measured: twice the processor time for a callback). So while a
+batch of more than a few computes the hub stands aside, but for a twentieth of a second at the most, and goes
+on at once when the thread says that only waiting for the disk is left. What neither computes for long nor
+waits for the disk needs no thread: its batches run in the hub.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+_FEW = 2  # compute for less time than it takes to be woken after them
 _ASIDE_SECONDS = 0.05  # a full batch computes for 15 to 30 ms; what takes longer shares the interpreter
 
 
@@ -93,7 +94,8 @@ class Batcher(Generic[T, R]):
             self._settle([waiter for _, waiter in batch], self._results(batch, computed))
             return
         self._batches.put((batch, computed))
-        computed.wait(_ASIDE_SECONDS)
+        if len(batch) > _FEW:
+            computed.wait(_ASIDE_SECONDS)
 
     def _work(self) -> None:
         while True:
