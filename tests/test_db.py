@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from webhook.db import claim_web
+from webhook.db import claim_web, sqlite
 from webhook.db.sqlite import SqliteDatabase
 from webhook.errors import DatabaseError
 
@@ -143,6 +143,17 @@ def test_a_constraint_that_does_not_hold_is_no_trouble_of_the_database(database:
     with pytest.raises(IntegrityError):
         add(database, 1)
     assert database.trouble is None
+
+
+def test_what_goes_past_sqlalchemy_fails_as_what_does_not(database: SqliteDatabase) -> None:
+    with database.transaction() as session:
+        sqlite.execute(session, "CREATE UNIQUE INDEX one ON numbers (value)")
+        assert sqlite.execute(session, "INSERT INTO numbers VALUES (?)", [(1,), (2,)]).rowcount == 2
+    with pytest.raises(IntegrityError), database.transaction() as session:
+        sqlite.execute(session, "INSERT INTO numbers VALUES (?)", [(3,), (1,)])
+    with pytest.raises(DatabaseError, match="no such table"), database.read() as session:
+        sqlite.execute(session, "SELECT * FROM letters")
+    assert numbers(database) == [1, 2]
 
 
 def test_more_readers_than_connections_are_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tests.clients import ADMIN_KEY, AppClient
 from tests.running import ENCRYPTION_KEYS
 from webhook import bootstrap, models, settings
 from webhook.app import create_app
+from webhook.db import sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,12 @@ class Asked:
         self.statements: list[Statement] = []
         self._engine = service.database._engine
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
+        self._execute = sqlite.execute
+
+    def execute(self, session: sa.Connection, statement: str, values: Any = ()) -> Any:
+        """Stand in for what goes past SQLAlchemy, and note it."""
+        self._note(session, None, statement, values)
+        return self._execute(session, statement, values)
 
     def _note(self, _session: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
         if any(table in statement for table in _GROWING):
@@ -88,7 +95,10 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "WEBHOOK_ADMIN_KEY": ADMIN_KEY,
     }
     service = bootstrap.build(settings.load(variables | databases.directories(directory)))
-    yield Asked(service)
+    one = Asked(service)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "execute", one.execute)
+        yield one
     service.database.close()
     shutil.rmtree(directory)
 

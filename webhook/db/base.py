@@ -152,11 +152,12 @@ def _without_nul(
     _many: bool,  # noqa: FBT001
 ) -> tuple[str, Any]:
     if isinstance(parameters, list):
-        return statement, [_cleaned(row) for row in parameters]
-    return statement, _cleaned(parameters)
+        return statement, [without_nul(row) for row in parameters]
+    return statement, without_nul(parameters)
 
 
-def _cleaned(row: Any) -> Any:
+def without_nul(row: Any) -> Any:
+    """Return a statement's values with U+FFFD for each NUL in a text."""
     values = row.values() if isinstance(row, dict) else row
     if not any(type(value) is str and "\0" in value for value in values):
         return row

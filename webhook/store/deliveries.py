@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import for_update, is_postgresql
 from webhook.models import deliveries, delivery_attempts, events, subscriptions
-from webhook.store.text import insert_rows, marks, run, update_rows
+from webhook.store.text import fetch, insert_rows, marks, run, update_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -154,7 +154,8 @@ _VERSION = "SELECT count(*), sum(stamp) FROM subscriptions"
 
 def subscriptions_version(session: Session) -> tuple[Any, ...]:
     """Return what differs when any subscription was made, changed or deleted."""
-    return tuple(run(session, _VERSION).one())
+    [version] = fetch(session, _VERSION)
+    return tuple(version)
 
 
 def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
@@ -236,7 +237,7 @@ _SETTLED = ("state", "attempt_count", "next_attempt_at", "lease", "lease_until")
 
 def subscriptions_with_due(session: Session, *, now: datetime) -> list[str]:
     """Return the ids of active subscriptions that are owed a delivery now, in order."""
-    return list(run(session, _WITH_DUE, (clock.to_microseconds(now),) * 3).scalars())
+    return [subscription_id for (subscription_id,) in fetch(session, _WITH_DUE, (clock.to_microseconds(now),) * 3)]
 
 
 def claim_deliveries(
@@ -257,7 +258,7 @@ def claim_deliveries(
     for subscription_id, limit in limits.items():
         values += (subscription_id, at, at, limit)
     values += (lease, clock.to_microseconds(lease_until))
-    rows = run(session, _claim(len(limits), lock=is_postgresql(session)), tuple(values))
+    rows = fetch(session, _claim(len(limits), lock=is_postgresql(session)), tuple(values))
     return sorted(map(_delivery_of, rows), key=lambda delivery: delivery.id)
 
 
@@ -310,7 +311,7 @@ def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> set[st
     """Return which of these deliveries are still under this lease."""
     ids = list(delivery_ids)
     lock = " FOR UPDATE" if is_postgresql(session) else ""
-    return set(run(session, _HELD.format(marks=marks(len(ids))) + lock, (lease, *ids)).scalars())
+    return {delivery_id for (delivery_id,) in fetch(session, _HELD.format(marks=marks(len(ids))) + lock, (lease, *ids))}
 
 
 def release(session: Session, delivery_ids: Sequence[str], *, lease: str) -> None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import is_postgresql
 from webhook.models import events
-from webhook.store.text import insert_rows, merged, run
+from webhook.store.text import fetch, insert_rows, merged, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,10 +70,10 @@ def events_after(session: Session, seq: int, *, types: Sequence[str] | None = No
     """Return up to `limit` events after this place, oldest first, and none that an earlier one may still precede."""
     last = _settled(session) if is_postgresql(session) else _LAST
     if types is None:
-        rows = run(session, _AFTER, (seq, last, limit))
+        rows = fetch(session, _AFTER, (seq, last, limit))
     else:
         statement = merged(session, [_OF_TYPE] * len(types), order="seq", limit=limit)
-        rows = run(session, statement, tuple(chain.from_iterable((type_, seq, last) for type_ in types)))
+        rows = fetch(session, statement, tuple(chain.from_iterable((type_, seq, last) for type_ in types)))
     return [
         EventRow(seq=place, id=id_, type=type_, task_id=task_id, created_at=clock.from_microseconds(created), data=data)
         for place, id_, type_, task_id, created, data in rows
@@ -106,13 +106,14 @@ _UNDER_WAY = f"""
 
 def behind(session: Session, reader: str) -> int:
     """Return how many places a reader is behind the newest event."""
-    newest: int = run(session, _NEWEST).scalar_one()
-    return newest - cursor(session, reader)
+    [(newest,)] = fetch(session, _NEWEST)
+    return int(newest) - cursor(session, reader)
 
 
 def cursor(session: Session, reader: str) -> int:
     """Return up to which place a reader has come."""
-    return run(session, _CURSOR, (reader,)).scalar() or 0
+    found = fetch(session, _CURSOR, (reader,))
+    return int(found[0][0]) if found else 0
 
 
 def move_cursor(session: Session, reader: str, seq: int) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from webhook import clock
 from webhook.db import is_postgresql
 from webhook.store.tasks import ACTIVE_STATES, COLUMNS, FINAL_STATES, KINDS, NO_LEVEL, Task, task_of
-from webhook.store.text import marks, merged, run
+from webhook.store.text import fetch, marks, merged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,7 +111,7 @@ _HAS_LABEL = f"""EXISTS (
 
 def _verdicts(session: Session, query: TaskQuery) -> list[Task]:
     ranges = []
-    for kind, service, level in run(session, _scan("tasks", ("kind", "service", "risk_level"))):
+    for kind, service, level in fetch(session, _scan("tasks", ("kind", "service", "risk_level"))):
         # none is the last of each service, whether there is such a task or not
         if not _is_wanted(query, kind=kind, service=service, level=level):
             continue
@@ -134,7 +134,7 @@ def _labelled(session: Session, query: TaskQuery) -> list[Task]:
         order = "updated_at DESC, task_id DESC"
         newest = merged(session, [each.text for each in part], order=order, limit=query.limit, once=True)
         statement = _BY_LABEL.format(newest=newest)
-        for row in run(session, statement, tuple(chain.from_iterable(each.values for each in part))):
+        for row in fetch(session, statement, tuple(chain.from_iterable(each.values for each in part))):
             task = task_of(row)
             found[clock.to_microseconds(task.updated_at), task.id] = task
     return [found[place] for place in sorted(found, reverse=True)[: query.limit]]
@@ -154,7 +154,11 @@ def _label_groups(session: Session, pattern: str) -> list[tuple[str, str, str, s
     exact = pattern.removesuffix("*")
     last = exact + _END if exact != pattern else exact
     statement = _scan("task_labels", ("label", "kind", "service", "risk_level"), between=True)
-    return [tuple(row) for row in run(session, statement, (exact, last, last)) if row.risk_level is not None]
+    return [
+        (label, kind, service, level)
+        for label, kind, service, level in fetch(session, statement, (exact, last, last))
+        if level is not None
+    ]
 
 
 def _is_wanted(query: TaskQuery, *, kind: str, service: str, level: str | None) -> bool:
@@ -222,7 +226,7 @@ def _merged(session: Session, query: TaskQuery, ranges: Sequence[_Part], *, by: 
         # in the entries for NULL, PostgreSQL sees an order only by all of the index
         orders = [f"risk_level DESC, {order}" if "risk_level IS NULL" in each.text else order for each in part]
         statement = merged(session, [each.text for each in part], order=order, limit=query.limit, orders=orders)
-        found += run(session, statement, tuple(chain.from_iterable(each.values for each in part)))
+        found += fetch(session, statement, tuple(chain.from_iterable(each.values for each in part)))
     tasks = [task_of(row) for row in found]
     return sorted(tasks, key=lambda task: (getattr(task, by), task.id), reverse=True)[: query.limit]
 
@@ -267,5 +271,5 @@ def _counted(session: Session, parts: Sequence[_Part]) -> list[int]:
     numbered = [part.after(f"SELECT {number}, count(*) FROM tasks") for number, part in enumerate(parts)]  # noqa: S608
     for some in _in_parts(numbered):
         statement = " UNION ALL ".join(each.text for each in some)
-        counts |= dict(map(tuple, run(session, statement, tuple(chain.from_iterable(each.values for each in some)))))
+        counts |= dict(map(tuple, fetch(session, statement, tuple(chain.from_iterable(each.values for each in some)))))
     return [counts[number] for number in range(len(parts))]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import for_update, is_postgresql, is_writing
 from webhook.models import receivers, task_labels, tasks, to_json
-from webhook.store.text import insert_rows, marks, run, update_rows, upsert
+from webhook.store.text import fetch, insert_rows, marks, run, update_rows, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -183,7 +183,7 @@ def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     if not wanted:
         return {}
     lock = " ORDER BY id FOR UPDATE" if is_postgresql(session) and is_writing(session) else ""
-    rows = run(session, f"{_SELECT} WHERE id IN ({marks(len(wanted))}){lock}", wanted)
+    rows = fetch(session, f"{_SELECT} WHERE id IN ({marks(len(wanted))}){lock}", wanted)
     found = [task_of(row) for row in rows]
     return {task.id: task for task in found}
 
@@ -205,7 +205,7 @@ def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, A
     statement = _ADDRESSES.format(marks=marks(len(wanted)))
     return {
         digest: Address(id=id_, receiver=bool(receiver), crypt_type=crypt_type, uid=uid, secrets=secrets)
-        for digest, id_, receiver, crypt_type, uid, secrets in run(session, statement, wanted * 2)
+        for digest, id_, receiver, crypt_type, uid, secrets in fetch(session, statement, wanted * 2)
     }
 
 
@@ -317,7 +317,7 @@ def due_cancels(session: Session, *, now: datetime, limit: int) -> list[Task]:
 
 def has_due(session: Session, *, now: datetime) -> bool:
     """Return whether a call of the platform is due."""
-    return run(session, _HAS_DUE, (clock.to_microseconds(now),) * 4).first() is not None
+    return bool(fetch(session, _HAS_DUE, (clock.to_microseconds(now),) * 4))
 
 
 _DUE = "FROM tasks WHERE state {} 'queued' AND next_attempt_at <= ? AND (lease_until IS NULL OR lease_until <= ?)"
@@ -327,7 +327,8 @@ _HAS_DUE = f"SELECT 1 WHERE EXISTS (SELECT 1 {_DUE.format('=')}) OR EXISTS (SELE
 def running_streams(session: Session, *, now: datetime) -> int:
     """Return how many streams run, those included that are just being registered."""
     statement = f"SELECT count(*) FROM {_from_active(session)} AND (state = 'processing' OR lease_until > ?)"  # noqa: S608
-    return int(run(session, statement, (clock.to_microseconds(now),)).scalar_one())
+    [(count,)] = fetch(session, statement, (clock.to_microseconds(now),))
+    return int(count)
 
 
 def quiet_streams(session: Session, *, since: datetime) -> list[Task]:
@@ -352,7 +353,7 @@ _NOT_QUEUED = tasks.c.state != sa.literal_column("'queued'")
 def _active_streams(session: Session, which: str, *values: Any) -> list[Task]:
     lock = " FOR UPDATE SKIP LOCKED" if is_postgresql(session) and is_writing(session) else ""
     statement = f"SELECT {COLUMNS} FROM {_from_active(session)} AND {which}{lock}"  # noqa: S608 - our own words
-    return [task_of(row) for row in run(session, statement, values)]
+    return [task_of(row) for row in fetch(session, statement, values)]
 
 
 def _from_active(session: Session) -> str:

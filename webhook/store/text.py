@@ -10,9 +10,10 @@ from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from webhook.db import is_postgresql
+from webhook.db import is_postgresql, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +25,18 @@ if TYPE_CHECKING:
 _MOST_PARAMETERS = 30_000  # of one statement; PostgreSQL's protocol counts them in 16 bits
 
 
-def run(session: Session, statement: str, values: Sequence[Any] = ()) -> sa.CursorResult[*tuple[Any, ...]]:
-    """Execute a statement once, or once for each of a list of rows."""
-    return session.exec_driver_sql(_native(statement) if is_postgresql(session) else statement, values)
+def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
+    """Return all rows that a statement has."""
+    if is_postgresql(session):
+        return session.exec_driver_sql(_native(statement), values).all()
+    return sqlite.execute(session, statement, values).fetchall()
+
+
+def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
+    """Execute a statement once, or once for each of a list of rows; return how many rows it was about."""
+    if is_postgresql(session):
+        return session.exec_driver_sql(_native(statement), values).rowcount
+    return sqlite.execute(session, statement, values).rowcount
 
 
 @lru_cache(maxsize=128)
@@ -73,12 +83,12 @@ def insert_rows(
     head, row = insert_parts(table, columns)
     tail = " ON CONFLICT DO NOTHING" if known else ""
     if not is_postgresql(session):
-        return session.exec_driver_sql(f"{head}{row}{tail}", list(rows)).rowcount
+        return run(session, f"{head}{row}{tail}", list(rows))
     inserted, most = 0, _MOST_PARAMETERS // len(columns)
     for start in range(0, len(rows), most):
         part = rows[start : start + most]
         statement = f"{head}{', '.join([row] * len(part))}{tail}"
-        inserted += run(session, statement, tuple(chain.from_iterable(part))).rowcount
+        inserted += run(session, statement, tuple(chain.from_iterable(part)))
     return inserted
 
 
@@ -124,7 +134,7 @@ def upsert(session: Session, table: sa.Table, values: dict[str, Any], *, keep: b
     Args:
         keep: leave what is there as it is.
     """
-    insert = (postgresql.insert if is_postgresql(session) else sqlite.insert)(table).values(values)
+    insert = (postgresql.insert if is_postgresql(session) else sqlite_insert)(table).values(values)
     insert = insert.execution_options(preserve_rowcount=True)
     if keep:
         return session.execute(insert.on_conflict_do_nothing()).rowcount == 1
