@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import for_update, is_postgresql
 from webhook.models import deliveries, delivery_attempts, events, subscriptions
-from webhook.store.text import fetch, insert_rows, marks, run, update_rows
+from webhook.store.text import fetch, insert_rows, one_of, run, update_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -230,8 +230,8 @@ _TAKEN = f"""
 """  # noqa: S608
 _DELIVERY = Delivery.__struct_fields__
 _DELIVERY_TIMES = [number for number, name in enumerate(_DELIVERY) if name.endswith(("_at", "_until"))]
-_HELD = "SELECT id FROM deliveries WHERE lease = ? AND id IN ({marks}) ORDER BY id"
-_RELEASE = "UPDATE deliveries SET lease = NULL, lease_until = NULL WHERE lease = ? AND id IN ({marks})"
+_HELD = "SELECT id FROM deliveries WHERE lease = ? AND {among} ORDER BY id"
+_RELEASE = "UPDATE deliveries SET lease = NULL, lease_until = NULL WHERE lease = ? AND {among}"
 _SETTLED = ("state", "attempt_count", "next_attempt_at", "lease", "lease_until")
 
 
@@ -311,13 +311,15 @@ def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> set[st
     """Return which of these deliveries are still under this lease."""
     ids = list(delivery_ids)
     lock = " FOR UPDATE" if is_postgresql(session) else ""
-    return {delivery_id for (delivery_id,) in fetch(session, _HELD.format(marks=marks(len(ids))) + lock, (lease, *ids))}
+    among, values = one_of(session, "id", ids)
+    return {delivery_id for (delivery_id,) in fetch(session, _HELD.format(among=among) + lock, (lease, *values))}
 
 
 def release(session: Session, delivery_ids: Sequence[str], *, lease: str) -> None:
     """End leases without an attempt."""
     if delivery_ids:
-        run(session, _RELEASE.format(marks=marks(len(delivery_ids))), (lease, *delivery_ids))
+        among, values = one_of(session, "id", delivery_ids)
+        run(session, _RELEASE.format(among=among), (lease, *values))
 
 
 def settle_deliveries(session: Session, settled: Iterable[Settled]) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import for_update, is_postgresql, is_writing
 from webhook.models import receivers, task_labels, tasks, to_json
-from webhook.store.text import fetch, insert_rows, marks, run, update_rows, upsert
+from webhook.store.text import fetch, insert_rows, one_of, run, update_rows, upsert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -130,10 +130,10 @@ _RESULT_COLUMNS = (
 COLUMNS = ", ".join(Task.__struct_fields__)
 _SELECT = f"SELECT {COLUMNS} FROM tasks"  # noqa: S608 - our own names
 _ADDRESSES = """
-    SELECT token_digest, id, 0, crypt_type, NULL, secrets FROM tasks WHERE token_digest IN ({marks})
+    SELECT token_digest, id, 0, crypt_type, NULL, secrets FROM tasks WHERE {among}
     UNION ALL
     SELECT token_digest, id, 1, crypt_type, uid, secrets FROM receivers
-    WHERE token_digest IN ({marks}) AND deleted_at IS NULL
+    WHERE {among} AND deleted_at IS NULL
 """
 
 
@@ -183,7 +183,8 @@ def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     if not wanted:
         return {}
     lock = " ORDER BY id FOR UPDATE" if is_postgresql(session) and is_writing(session) else ""
-    rows = fetch(session, f"{_SELECT} WHERE id IN ({marks(len(wanted))}){lock}", wanted)
+    among, values = one_of(session, "id", wanted)
+    rows = fetch(session, f"{_SELECT} WHERE {among}{lock}", values)
     found = [task_of(row) for row in rows]
     return {task.id: task for task in found}
 
@@ -201,11 +202,12 @@ def active_stream(session: Session, *, service: str, live_id: str) -> Task | Non
 
 def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, Address]:
     """Return what these tokens lead to; unknown ones are left out."""
-    wanted = tuple(token_digests)
-    statement = _ADDRESSES.format(marks=marks(len(wanted)))
+    among, values = one_of(session, "token_digest", token_digests)
     return {
         digest: Address(id=id_, receiver=bool(receiver), crypt_type=crypt_type, uid=uid, secrets=secrets)
-        for digest, id_, receiver, crypt_type, uid, secrets in fetch(session, statement, wanted * 2)
+        for digest, id_, receiver, crypt_type, uid, secrets in fetch(
+            session, _ADDRESSES.format(among=among), values * 2
+        )
     }
 
 

@@ -7,7 +7,6 @@ Placeholders are `?`, whatever the database.
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql
@@ -16,13 +15,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from webhook.db import is_postgresql, sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import sqlalchemy as sa
 
     from webhook.db import Session
-
-_MOST_PARAMETERS = 30_000  # of one statement; PostgreSQL's protocol counts them in 16 bits
 
 
 def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
@@ -48,6 +45,13 @@ def _native(statement: str) -> str:
 def marks(count: int) -> str:
     """Return so many placeholders."""
     return ", ".join("?" * count)
+
+
+def one_of(session: Session, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """Return the condition that a column has one of some values, and what stands for its placeholders."""
+    if is_postgresql(session):
+        return f"{column} = ANY(?)", ([*values],)
+    return f"{column} IN ({marks(len(values))})", tuple(values)
 
 
 def merged(
@@ -80,22 +84,20 @@ def insert_rows(
     """
     if not rows:
         return 0
-    head, row = insert_parts(table, columns)
     tail = " ON CONFLICT DO NOTHING" if known else ""
     if not is_postgresql(session):
-        return run(session, f"{head}{row}{tail}", list(rows))
-    inserted, most = 0, _MOST_PARAMETERS // len(columns)
-    for start in range(0, len(rows), most):
-        part = rows[start : start + most]
-        statement = f"{head}{', '.join([row] * len(part))}{tail}"
-        inserted += run(session, statement, tuple(chain.from_iterable(part)))
-    return inserted
+        return run(session, _insert_one(table, tuple(columns)) + tail, list(rows))
+    return run(session, _insert_all(table, tuple(columns)) + tail, _in_columns(rows))
 
 
 @lru_cache
-def insert_parts(table: sa.Table, columns: tuple[str, ...]) -> tuple[str, str]:
-    """Return the beginning of an insert of these columns, and the placeholders of one row."""
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ", f"({marks(len(columns))})"  # noqa: S608 - our own names
+def _insert_one(table: sa.Table, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"  # noqa: S608 - our own names
+
+
+@lru_cache
+def _insert_all(table: sa.Table, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({_arrays(table, columns)})"  # noqa: S608
 
 
 def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -109,8 +111,7 @@ def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], row
     if not is_postgresql(session):
         run(session, _update_one(table, columns), list(rows))
         return
-    # one statement for all of them, which stays the same however many they are
-    run(session, _update_all(table, columns), tuple(map(list, zip(*rows, strict=True))))
+    run(session, _update_all(table, columns), _in_columns(rows))
 
 
 @lru_cache
@@ -121,11 +122,23 @@ def _update_one(table: sa.Table, columns: tuple[str, ...]) -> str:
 @lru_cache
 def _update_all(table: sa.Table, columns: tuple[str, ...]) -> str:
     names = (*columns, "id")
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    kinds = [table.c[name].type.compile(dialect).partition(" ")[0] for name in names]
-    arrays = ", ".join(f"CAST(? AS {kind}[])" for kind in kinds)
     sets = ", ".join(f"{name} = given.{name}" for name in columns)
-    return f"UPDATE {table.name} SET {sets} FROM unnest({arrays}) AS given({', '.join(names)}) WHERE {table.name}.id = given.id"  # noqa: S608, E501
+    given = f"unnest({_arrays(table, names)}) AS given({', '.join(names)})"
+    return f"UPDATE {table.name} SET {sets} FROM {given} WHERE {table.name}.id = given.id"  # noqa: S608 - our own names
+
+
+def _arrays(table: sa.Table, columns: Iterable[str]) -> str:
+    """Return placeholders for arrays of columns' values: a statement stays the same however many rows there are."""
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    kinds = [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
+    return ", ".join(f"CAST(? AS {kind}[])" for kind in kinds)
+
+
+_COLLATION = ' COLLATE "C"'
+
+
+def _in_columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
+    return tuple(map(list, zip(*rows, strict=True)))
 
 
 def upsert(session: Session, table: sa.Table, values: dict[str, Any], *, keep: bool = False) -> bool:
