@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import cache
@@ -214,6 +215,33 @@ def test_tls_is_spoken_to_whom_the_certificate_names_and_no_other(
         assert send(message("misnamed"), url=url)[0].error == "tls"
     finally:
         broker.kill()
+
+
+def test_nats_is_told_no_password_where_it_does_not_speak_the_tls_that_is_asked_for() -> None:
+    said = b""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal said
+        info = {"server_id": "x", "version": "2.10.0", "max_payload": 1_000_000, "auth_required": True, "headers": True}
+        writer.write(b"INFO %s\r\n" % json.dumps(info).encode())
+        said += await reader.read()
+        writer.close()
+
+    async def scenario() -> Outcome:
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with Transports(LOOPBACK, timeout_seconds=5) as transports:
+                url = f"tls://webhook:{PASSWORD.replace('/', '%2F')}@127.0.0.1:{port}/moderation"
+                return await transports.send(subscription_id="sub_1", url=url, message=message("clear"))
+
+    assert asyncio.run(scenario()).error == "tls"
+    assert said == b""
+
+
+def test_a_virtual_host_that_is_not_there_is_no_destination(start: Callable[[str], Broker]) -> None:
+    rabbitmq = start("rabbitmq")
+    url = rabbitmq.url("queue=any").replace("/?", "/elsewhere?")
+    assert send(message("lost"), url=url)[0].error == "no_destination"
 
 
 def test_a_subscription_to_a_broker_is_served_and_its_password_is_nowhere(broker: Broker, running: Running) -> None:

@@ -12,6 +12,7 @@ from tests import signed
 from tests.calling import BUSY, FILE, LOST, REFUSED, ROOM, RUNNING, STREAM, UNKNOWN, Bench, Client
 from webhook import limits, payloads, streams
 from webhook.claims import UPLOAD_LEASE
+from webhook.crypto import Keyring
 from webhook.errors import Conflict, PlatformBusy, PlatformRefused
 from webhook.store import events as event_store
 from webhook.store import limits as limit_store
@@ -49,6 +50,20 @@ def failed(code: int) -> Result:
 
 def quiet(start: int) -> dict[str, Any]:
     return signed.piece(start, risk="none", label="specified_nontalk")
+
+
+def test_a_task_whose_key_a_worker_lacks_is_left_to_another_and_is_never_thought_submitted(bench: Bench) -> None:
+    task, own = bench.submit(FILE), bench.calls._keyring
+    bench.calls._keyring = Keyring({"other": bytes(32)})
+    client = Client("p1")
+    bench.work(client)
+    before = bench.task(task)
+    assert (before.state, before.error and before.error["reason"], client.submitted) == ("queued", "key_missing", [])
+    bench.calls._keyring = own
+    bench.clock.advance(minutes=5)
+    bench.work(client)
+    after = bench.task(task)
+    assert (after.state, after.error, len(client.submitted)) == ("processing", None, 1)
 
 
 # a result that never comes

@@ -22,10 +22,13 @@ from tests.running import Running, environment, free_port
 from tests.running import run as run_command
 from webhook import bootstrap, clock, doctor, processes, receivers, signatures, subscriptions
 from webhook import settings as settings_module
+from webhook.crypto import Keyring
 from webhook.doctor.checks import Check, State
 from webhook.errors import ServiceError
+from webhook.ingest import Ingest
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
+from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import tasks as task_store
 from webhook.store.callbacks import Callback
@@ -150,6 +153,14 @@ def test_keys_that_do_not_open_the_database_are_wrong(environ: dict[str, str]) -
     assert found(environ, "encryption keys").state == "ok"
     environ["WEBHOOK_ENCRYPTION_KEYS"] = f"k1:{'A' * 43}="
     assert found(environ, "encryption keys").state == "wrong"
+
+
+def test_a_key_that_only_another_machine_has_is_wrong(environ: dict[str, str], service: Service) -> None:
+    with service.database.transaction() as session:
+        event = Ingest(Keyring({"newer": bytes(32)})).event("t", {})
+        event_store.insert_events(session, [event])
+    check = found(environ, "encryption keys")
+    assert (check.state, "this machine lacks" in check.finding) == ("wrong", True)
 
 
 @databases.needs_sqlite

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +209,24 @@ def test_commits_are_heard_of_by_others_and_by_those_who_watch(services: list[Se
             return False
 
     until(rung, seconds=10)
+
+
+def test_connections_that_the_server_ended_while_nobody_used_them_cost_no_request(services: list[Service]) -> None:
+    database = services[0].database
+    with ExitStack() as at_the_same_time:
+        for _ in range(4):
+            at_the_same_time.enter_context(database.read())
+    with services[1].database.read() as session:
+        session.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE pid != pg_backend_pid() AND datname = current_database()"
+        )
+    for _ in range(8):
+        with database.transaction() as session:
+            insert_event(session)
+        with database.read() as session:
+            assert event_store.events_after(session, 0, limit=1)
+    assert database.trouble is None
 
 
 def test_a_lost_connection_is_told_in_words_and_replaced(services: list[Service]) -> None:

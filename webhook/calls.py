@@ -12,9 +12,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from webhook import backoff, clock, codes, limits, services
 from webhook.claims import UPLOAD_LEASE, Call, Pace, Step
-from webhook.errors import OutcomeUnknown, PlatformBusy, PlatformError, PlatformRefused
+from webhook.errors import DecryptionError, OutcomeUnknown, PlatformBusy, PlatformError, PlatformRefused
 from webhook.progress import Report
 from webhook.store import events as event_store
 from webhook.store import tasks as task_store
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from webhook.tasks import Tasks
     from webhook.uploads import Uploads
 
+log = structlog.get_logger()
+
 _RENEW_SECONDS = 15.0
 
 # How often a submit is tried again, by reason; the others wait as long as it takes.
@@ -43,6 +47,11 @@ _MOST_ATTEMPTS = {"source_unreachable": 3, "platform_error": 10, "upload_failed"
 _MOST_CANCELS = 5  # after which the platform's word that it canceled is believed, whatever its queries say
 _LAST_QUERY_SHARE = 96  # of the results' lifetime is left when a task is asked for a last time: 15 minutes of a day
 
+_KEY_MISSING = PlatformBusy(
+    code=None,
+    reason="key_missing",
+    message="A worker lacks the key that this task was sealed with: give WEBHOOK_ENCRYPTION_KEYS to all of them.",
+)
 _NEVER_HEARD = PlatformRefused(
     code=None,
     reason="submit_outcome_unknown",
@@ -177,7 +186,14 @@ class Calls:
         self, transaction: Callable[[], AbstractContextManager[Session]], client: PlatformClient, call: Call
     ) -> None:
         try:
-            platform_task_id = client.submit(service=call.task.service, parameters=self._parameters(call.task))
+            parameters = self._parameters(call.task)
+        except DecryptionError as error:
+            log.warning("A task cannot be submitted by this worker.", task=call.task.id, error=str(error))
+            with transaction() as session:
+                self._put_off(session, call, error=_KEY_MISSING)
+            return
+        try:
+            platform_task_id = client.submit(service=call.task.service, parameters=parameters)
         except OutcomeUnknown as error:
             with transaction() as session:
                 self._settle_unknown(session, call, error=error)

@@ -85,6 +85,9 @@ _SCHEMES = {
 }
 
 
+_WEB = ("https", "http")
+
+
 def is_broker(url: str) -> bool:
     """Tell a broker's URL from a web server's."""
     return url.partition("://")[0].lower() in _SCHEMES
@@ -103,6 +106,8 @@ def check_url(policy: AddressPolicy, url: str) -> None:
         AddressRefused: its host is an address that may not be reached, or may not be reached without TLS.
     """
     if not is_broker(url):
+        if url.partition("://")[0].lower() not in _WEB:
+            raise ValueError(f"The URL begins with none of {', '.join(f'{each}://' for each in (*_WEB, *_SCHEMES))}.")
         policy.check_url(url)
         return
     kind = _SCHEMES[url.partition("://")[0].lower()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import select
 import socket
 import threading
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ _TROUBLES = {
     "25006": "the server takes no writes: it is a standby, or set to read-only",
     "28": "the server refuses our user or password: mend WEBHOOK_DATABASE_URL, or pg_hba.conf",
     "3D000": "there is no such database: make it by CREATE DATABASE, or mend WEBHOOK_DATABASE_URL",
+    "55000": "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true",
     "42501": "our user may not do this: let it own the database",
     "42P01": "a table is missing: run `webhook migrate`",
     "53100": "the server's disk is full: free some space, nothing that was answered 200 is lost",
@@ -62,6 +64,7 @@ _REFUSALS = {
     "no password supplied": "28",
     "pg_hba.conf": "28",
     "role": "28",
+    "not currently accepting connections": "55000",
     "database": "3D000",
     "too many clients": "53300",
     "connection slots": "53300",
@@ -93,6 +96,7 @@ class PostgresDatabase(Database):
             connect_args={"options": _OPTIONS, **_CONNECTION},
         )
         prepare_engine(self._engine)
+        sa.event.listen(self._engine, "checkout", _refuse_ended)
         # a statement is a transaction of its own: two round trips less than BEGIN and COMMIT around it
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = self._engine.execution_options(writing=True)
@@ -141,6 +145,14 @@ class PostgresDatabase(Database):
             return _UNREACHABLE
         found = [sentence for code, sentence in _TROUBLES.items() if state.startswith(code)]
         return found[0] if found else f"{state}, {type(error).__name__}"
+
+
+def _refuse_ended(connection: psycopg.Connection, _record: object, _proxy: object) -> None:
+    """Have all pooled connections made anew where the server has ended this one: it has said so, unasked."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise sa.exc.InvalidatePoolError
 
 
 class Commits:

@@ -31,8 +31,9 @@ from webhook.crypto import Keyring
 from webhook.db import open_database
 from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
-from webhook.errors import DatabaseError, PlatformError, ServiceError, SettingError
+from webhook.errors import DatabaseError, DecryptionError, PlatformError, ServiceError, SettingError
 from webhook.settings import Settings
+from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import receivers as receiver_store
 from webhook.store import tasks as task_store
@@ -162,6 +163,11 @@ def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
     except ServiceError as error:
         yield wrong(name, str(error))
         return
+    try:
+        _open_newest_event(database, Keyring(bootstrap.encryption_keys(settings)))
+    except DecryptionError as error:
+        yield wrong(name, f"Another process has a key that this machine lacks: {error}")
+        return
     file = bootstrap.key_file(settings)
     if settings.encryption_keys is not None or file is None:
         yield ok(name, "WEBHOOK_ENCRYPTION_KEYS opens the database.")
@@ -169,6 +175,13 @@ def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
         yield wrong(name, f"Other users may read the key file {file}.", mend=f"chmod 600 {file}")
     else:
         yield ok(name, f"The key file {file} opens the database. Keep a copy apart from the database's.")
+
+
+def _open_newest_event(database: Database, keyring: Keyring) -> None:
+    with database.read() as session:
+        newest = event_store.newest_event(session)
+    if newest is not None:
+        keyring.open(newest.data, table="events", column="data", row=newest.id)
 
 
 def _disk(settings: Settings, directory: str) -> Check:
@@ -246,7 +259,7 @@ def _public_url(settings: Settings, *, serving: bool) -> Check:
     if not url.startswith("https://") and not _is_private(url):
         mend = "Put a proxy with TLS in front, and set it to https://."
         return warning(name, f"{url} is without TLS: transcripts cross the internet in the clear.", mend=mend)
-    return ok(name, f"{url} leads here." if serving else f"{url}.")
+    return ok(name, f"{url} leads here." if serving else f"{url}; not tried, since no web process runs here.")
 
 
 def _uid(settings: Settings) -> Check:

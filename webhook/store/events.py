@@ -58,6 +58,12 @@ def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
     return {row.id: EventRow(**row._mapping) for row in rows}  # noqa: SLF001
 
 
+def newest_event(session: Session) -> EventRow | None:
+    """Return the event that was made last."""
+    row = session.execute(sa.select(events).order_by(events.c.seq.desc()).limit(1)).first()
+    return None if row is None else EventRow(**row._mapping)  # noqa: SLF001
+
+
 _FIELDS = ", ".join(EventRow.__struct_fields__)
 _AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
 _OF_TYPE = f"SELECT {_FIELDS} FROM events WHERE type = ? AND seq > ? AND seq <= ?"  # noqa: S608 - our own names

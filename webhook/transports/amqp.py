@@ -39,6 +39,8 @@ _FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] =
     ((exceptions.PublishError, exceptions.ChannelNotFoundEntity), "no_destination"),
     (exceptions.ChannelPreconditionFailed, "too_large"),  # RabbitMQ's max_message_size
     (exceptions.DeliveryError, "refused"),
+    # a goodbye where the answer to opening is due: there is no such virtual host, or it is not for this user
+    (exceptions.InvalidFrameError, "no_destination"),
     (exceptions.AMQPException, "connection_reset"),
     (exceptions.ChannelInvalidStateError, "connection_reset"),
 )

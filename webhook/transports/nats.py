@@ -52,11 +52,20 @@ def _told() -> Iterator[None]:
         raise Unsent(word) from fault
 
 
+class _Client(Client):
+    """A client that says nothing in the clear where TLS is asked for: left alone, it does what the server offers."""
+
+    def _connect_command(self) -> bytes:
+        if "tls" in self.options and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+
 class _Link:
     """A connection that is given up when it is lost: a server's word of other servers is not followed."""
 
     def __init__(self) -> None:
-        self._client = Client()
+        self._client = _Client()
         self._stream = self._client.jetstream()
         self._is_connecting = False
 
