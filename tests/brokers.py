@@ -145,11 +145,16 @@ class Broker:
 
 class Nats(Broker):
     programs = ("nats-server",)
+    configuration = ""  # in place of the one user who may do everything
 
     def command(self) -> tuple[list[str], dict[str, str]]:
         options = ["-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.directory)]
         tls = ["--tls", "--tlscert", str(self.certificate), "--tlskey", str(self.certificate)]
         options += tls if self.certificate else []
+        if self.configuration:
+            file = self.directory / "nats.conf"
+            file.write_text(self.configuration)
+            return [self.program(), *options, "-c", str(file)], {}
         return [self.program(), *options, "--user", USER, "--pass", PASSWORD], {}
 
     def url(self, place: str = "moderation.{type}", *, password: str = QUOTED_PASSWORD) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from standardwebhooks import Webhook
 
-from tests.brokers import BROKERS, PASSWORD, Redis
+from tests.brokers import BROKERS, PASSWORD, USER, Nats, Redis
 from tests.databases import connected
 from tests.test_transport import Certificate, Names
 from tests.waiting import until
@@ -238,6 +238,37 @@ def test_nats_is_told_no_password_where_it_does_not_speak_the_tls_that_is_asked_
     assert said == b""
 
 
+def test_two_subscriptions_into_one_stream_of_nats_get_each_event_and_none_of_them_twice(
+    start: Callable[[str], Broker],
+) -> None:
+    nats, event = start("nats"), message("shared")
+
+    async def scenario() -> list[Outcome]:
+        async with Transports(LOOPBACK) as transports:
+            return [
+                await transports.send(subscription_id=f"sub_{name}", url=nats.url(f"moderation.{name}"), message=event)
+                for name in ("a", "b", "a")
+            ]
+
+    assert all(outcome.delivered for outcome in asyncio.run(scenario()))
+    assert [one.id for one in asyncio.run(nats.kept())].count("evt_shared") == 2
+
+
+@pytest.mark.parametrize(
+    ("publish", "subscribe"), [('["moderation.>", "$JS.API.>"]', '"nothing"'), ('"nothing"', '"_INBOX.>"')]
+)
+def test_nats_without_permission_is_unauthorized(publish: str, subscribe: str, tmp_path: Path) -> None:
+    nats = Nats(tmp_path)
+    nats.configuration = f"""authorization {{ users = [ {{
+        user: {USER}, password: "{PASSWORD}", permissions: {{ publish: {publish}, subscribe: {subscribe} }} }} ] }}"""
+    nats.start()
+    try:
+        outcomes = send(message("1"), message("2"), url=nats.url())
+        assert [outcome.error for outcome in outcomes] == ["unauthorized"] * 2
+    finally:
+        nats.kill()
+
+
 def test_a_virtual_host_that_is_not_there_is_no_destination(start: Callable[[str], Broker]) -> None:
     rabbitmq = start("rabbitmq")
     url = rabbitmq.url("queue=any").replace("/?", "/elsewhere?")
@@ -313,6 +344,14 @@ def test_a_brokers_url_is_shown_without_its_password(client: AppClient, url: str
         "redis://8.8.8.8/0?stream=a",
         "nats://169.254.169.254/a",
         "amqp://10.0.0.1/?queue=a",
+        "amqp://127.0.0.1/" + "v" * 256 + "?queue=a",
+        "amqp://127.0.0.1/?exchange=a&routing_key={type}" + "k" * 240,
+        "amqp://127.0.0.1/?queue={TYPE}",
+        "nats://127.0.0.1/$JS.API.STREAM.PURGE.moderation",
+        "nats://127.0.0.1/$SYS.a",
+        "nats://127.0.0.1/_INBOX.a",
+        "nats://127.0.0.1/moderation.{event}",
+        "nats://127.0.0.1/moderation.{type",
         "kafka://127.0.0.1/a",
     ],
 )

@@ -75,6 +75,12 @@ def test_everything_is_copied_and_the_service_goes_on(old: Service, tmp_path: Pa
         service.database.close()
 
 
+def test_a_copy_can_be_copied_back(old: Service, tmp_path: Path) -> None:
+    target, back = databases.fresh_url(tmp_path), f"sqlite:///{tmp_path}/back.db"
+    there = copy(old, target)
+    assert transfer.transfer(target, back, progress=lambda *_: None) == there
+
+
 def _variables(service: Service) -> dict[str, str]:
     return {
         "WEBHOOK_ENCRYPTION_KEYS": ENCRYPTION_KEYS,

@@ -59,7 +59,7 @@ class Attempts:
     def places(self) -> Places:
         """Return the room for more claims."""
         taken = self._in_flight + Counter({one: len(claims) for one, claims in self._at_hand.items()})
-        return Places(total=claimable(self._total), share=claimable(self._share), taken=taken)
+        return Places(total=self._total, share=claimable(self._share), taken=taken)
 
     def add(self, transports: Transports, claims: Sequence[Claim]) -> None:
         """Make these attempts, at once or when others have ended."""

@@ -164,8 +164,11 @@ class Deliveries:
     ) -> list[Delivery]:
         """Claim what these subscriptions are owed, as far as there is room."""
         limits: dict[str, int] = {}
+        fair = max(
+            1, grant.free(owed_before=True) // max(1, len(wanted))
+        )  # or the first would leave the others nothing
         for subscription in wanted:
-            limits[subscription.id] = grant.left(subscription, owed_before=True)
+            limits[subscription.id] = min(fair, grant.left(subscription, owed_before=True))
             grant.take(subscription, limits[subscription.id])
         claimed = delivery_store.claim_deliveries(
             session,

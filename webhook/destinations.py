@@ -28,6 +28,7 @@ DEFAULT_MAX_LENGTH = 100_000
 """Entries that a Redis stream keeps, about, where its URL does not say."""
 _MOST_ENTRIES = 1_000_000_000
 _LONGEST_NAME = 255  # of an exchange, a queue or a routing key: AMQP's short strings
+_LONGEST_TYPE = 32  # of an event; there is none that is longer
 _MOST_DATABASE = 65535
 _SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")  # of NATS, without the wildcards that only subscribers may use
 
@@ -142,6 +143,8 @@ def parse(url: str) -> Destination:
     if not separator or name.endswith(":") or "]" in port:
         name, port = host, ""
     options = _options(query, kind)
+    if any("{" in name.replace("{type}", "") for name in (unquote(path), *options.values())):
+        raise ValueError("The URL's names take {type}, the event's type, and no other placeholder.")
     return Destination(
         kind=kind.name,
         tls=kind.tls,
@@ -184,18 +187,31 @@ def _options(query: str, kind: _Kind) -> dict[str, str]:
     if len(set(names)) != len(names) or set(names) - set(kind.options):
         allowed = ", ".join(kind.options) or "none at all"
         raise ValueError(f"The URL's query may have these names, each once: {allowed}.")
-    if any(not value or not value.isprintable() or len(value.encode()) > _LONGEST_NAME for _, value in pairs):
-        raise ValueError(f"Each name in the URL's query has 1 to {_LONGEST_NAME} printable bytes.")
+    if any(not value or not value.isprintable() or _length(value) > _LONGEST_NAME for _, value in pairs):
+        raise ValueError(
+            f"Each name in the URL's query has 1 to {_LONGEST_NAME} printable bytes, its {{type}} included."
+        )
     return dict(pairs)
+
+
+_SERVERS_OWN = ("$", "_INBOX.")
 
 
 def _check_nats(path: str, _options: dict[str, str]) -> str:
     if not path.isprintable() or not _SUBJECT.fullmatch(path):
         raise ValueError("The URL's path is no subject: nats://host:4222/moderation.{type}, without * and >.")
+    if path.upper().startswith(_SERVERS_OWN):
+        raise ValueError("The URL's path is a subject by which the server itself is told what to do: take another.")
     return path
 
 
+def _length(name: str) -> int:
+    return len(with_type(name, "x" * _LONGEST_TYPE).encode())
+
+
 def _check_amqp(path: str, options: dict[str, str]) -> str:
+    if len(path.encode()) > _LONGEST_NAME:
+        raise ValueError(f"The URL's virtual host has more than {_LONGEST_NAME} bytes.")
     if ("queue" in options) == ("exchange" in options) or ("queue" in options and "routing_key" in options):
         raise ValueError("The URL's query names either a queue, or an exchange with a routing_key if it needs one.")
     return path or "/"

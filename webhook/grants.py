@@ -1,8 +1,9 @@
 """How much of what is owed one turn may claim: shares, pauses, rates, and room kept for first attempts.
 
-No subscriber takes room that the others need: each has its share of the places for attempts in flight, a small one once
-half of the places are taken. One that fails again and again is paused, for longer each time, and then tried by one
-attempt; waiting for that uses up no attempt of anything that is owed to it.
+No subscriber takes room that the others need: each has its share of the places for attempts in flight, and never more
+of them than are still free (a dynamic threshold, after Choudhury and Hahne). So one that answers nobody can hold half
+of them, two a third each, and however many there are, some are free for the next. One that fails again and again is
+paused, for longer each time, and then tried by one attempt; waiting for that uses up no attempt of what it is owed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Times a share that is claimed: as one attempt ends the next is at hand, while the database is asked for more."""
-SMALL_SHARE = 4
-"""Places of a subscription once half of all are taken."""
 FIRST_ATTEMPTS = 4
 """The part of all places, one in so many, that only events that were just fanned out may take."""
 PAUSED_AFTER = 5
@@ -39,7 +38,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Room for what is claimed: attempts in flight, and those at hand.
 
     Attributes:
-        total: of one worker.
+        total: of one worker; what is at hand counts as if it were in flight.
         share: of one subscription where it has no number of its own.
         taken: by subscription.
     """
@@ -84,17 +83,19 @@ class Grant:
         """
         if subscription.id in self._closed or is_paused(subscription, now=self._now):
             return 0
-        free = self._free - self._places.total // FIRST_ATTEMPTS if owed_before else self._free
         own = subscription.max_in_flight
         share = self._places.share if own is None else claimable(own)
-        if self._free * 2 < self._places.total:
-            share = min(share, SMALL_SHARE)
         if subscription.failures >= PAUSED_AFTER:
             share = 1
-        left = min(share - self._taken[subscription.id], free)
+        taken = self._taken[subscription.id]
+        left = min(share - taken, math.ceil((self.free(owed_before=owed_before) - taken) / 2))
         if left > 0 and subscription.max_per_second is not None:
             left = min(left, self._left_of_rate(subscription, subscription.max_per_second))
         return max(0, left)
+
+    def free(self, *, owed_before: bool = False) -> int:
+        """Return how many places nobody has."""
+        return self._free - (self._places.total // FIRST_ATTEMPTS if owed_before else 0)
 
     def take(self, subscription: Subscription, count: int) -> None:
         """Use some of it."""

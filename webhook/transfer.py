@@ -57,7 +57,8 @@ def transfer(source_url: str, target_url: str, *, progress: Callable[[str, int, 
         bootstrap.check_migrated(source)
         _check_idle(source)
         bootstrap.upgrade(target)
-        with source.read() as there, target.transaction() as here:
+        # a server gives rows some at a time only inside a transaction
+        with source.transaction() if source.path is None else source.read() as there, target.transaction() as here:
             _check_empty(here, target)
             copied = [_copy(table, there, here, progress=progress) for table in metadata.sorted_tables]
             _continue_numbers(here)

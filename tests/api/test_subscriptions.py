@@ -133,6 +133,8 @@ def test_private_addresses_and_plain_http_need_leave(make_service: MakeService) 
         ({"format": "xml"}, "format"),
         ({"ordering": "time"}, "ordering"),
         ({"max_in_flight": 0}, "max_in_flight"),
+        ({"max_in_flight": True}, "max_in_flight"),
+        ({"max_per_second": "5"}, "max_per_second"),
         ({"max_per_second": 0.5}, "max_per_second"),
         ({"filter": {"kinds": ["video"]}}, "filter.kinds.0"),
         ({"filter": {"color": "red"}}, "filter.color"),

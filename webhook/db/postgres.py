@@ -63,14 +63,13 @@ _REFUSALS = {
     "password authentication failed": "28",
     "no password supplied": "28",
     "pg_hba.conf": "28",
-    "role": "28",
     "not currently accepting connections": "55000",
-    "database": "3D000",
     "too many clients": "53300",
     "connection slots": "53300",
-    "starting up": "57P",
-    "shutting down": "57P",
+    "database system": "57P",  # is starting up, is shutting down, is in recovery mode, is not yet accepting connections
     "recovery": "57P",
+    "role": "28",
+    "database": "3D000",
 }
 _UNREACHABLE = "the server cannot be reached: is it running, and is WEBHOOK_DATABASE_URL right?"
 

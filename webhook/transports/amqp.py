@@ -79,7 +79,7 @@ class _Link:
     def is_open(self) -> bool:
         return self._connection.is_opened and not self._channel.is_closed
 
-    async def publish(self, destination: Destination, message: Message) -> None:
+    async def publish(self, destination: Destination, message: Message, *, subscription_id: str) -> None:  # noqa: ARG002 - NATS needs it
         exchange = destination.option("exchange", event_type=message.type)
         key = destination.option("queue" if not exchange else "routing_key", event_type=message.type)
         with _told(), _cancelled_by_the_client():

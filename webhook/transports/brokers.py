@@ -54,7 +54,7 @@ class Link(Protocol):
     def is_open(self) -> bool:
         """Whether it can still be published on."""
 
-    async def publish(self, destination: Destination, message: Message) -> None:
+    async def publish(self, destination: Destination, message: Message, *, subscription_id: str) -> None:
         """Hand over a message, until the broker has confirmed it.
 
         Raises:
@@ -122,7 +122,7 @@ class BrokerTransport:
             destination = destinations.parse(url)
             async with asyncio.timeout(self._timeout_seconds):
                 link = await self._link(place, destination)
-                await link.publish(destination, message)
+                await link.publish(destination, message, subscription_id=subscription_id)
         except (Unsent, OSError, ValueError) as fault:
             error = _word(fault)
             if link is place.link and link is not None and (error == "timeout" or not link.is_open):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ _FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] =
     ((nats.js.errors.Error, nats.errors.BadSubjectError), "refused"),
     (nats.errors.Error, "connection_reset"),
 )
+_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
+_CONFIRMATIONS = "_inbox"  # stands for where the server confirms what it has stored
 _UNAUTHORIZED = ("authorization", "authentication", "permissions")
 
 
@@ -68,6 +71,7 @@ class _Link:
         self._client = _Client()
         self._stream = self._client.jetstream()
         self._is_connecting = False
+        self._denied: set[str] = set()  # subjects in lower case, as the client tells of them
 
     async def open(self, destination: Destination, address: str) -> None:
         host = f"[{address}]" if ":" in address else address
@@ -91,20 +95,25 @@ class _Link:
 
     @property
     def is_open(self) -> bool:
-        return self._client.is_connected
+        return self._client.is_connected and _CONFIRMATIONS not in self._denied
 
-    async def publish(self, destination: Destination, message: Message) -> None:
+    async def publish(self, destination: Destination, message: Message, *, subscription_id: str) -> None:
+        subject = with_type(destination.place, message.type)
+        self._denied.discard(subject.lower())
         publishing = asyncio.ensure_future(
             self._stream.publish(
-                with_type(destination.place, message.type),
+                subject,
                 message.body,
                 timeout=_CONFIRM_SECONDS,
-                headers=message.headers | {Header.MSG_ID.value: message.id},
+                # a stream drops what comes twice by this, and may have the subjects of several subscriptions
+                headers=message.headers | {Header.MSG_ID.value: f"{message.id}.{subscription_id}"},
             )
         )
         try:
             while not publishing.done():
                 await asyncio.wait((publishing,), timeout=_LOOK_SECONDS)
+                if not publishing.done() and self._denied & {subject.lower(), _CONFIRMATIONS}:
+                    raise Unsent("unauthorized")
                 if not (publishing.done() or self.is_open):
                     raise Unsent("connection_reset")
             with _told():
@@ -117,9 +126,15 @@ class _Link:
             await self._client.close()
 
     async def _meet(self, fault: Exception) -> None:
-        """End a connect at its first fault, which the client would repeat for minutes; later ones end a publish."""
+        """End a connect at its first fault, which the client would repeat for minutes; later ones end a publish.
+
+        Who may not publish is told so beside the publish, which goes on waiting.
+        """
         if self._is_connecting:
             raise fault
+        if denied := _DENIED.search(str(fault)):
+            what, subject = denied.groups()
+            self._denied.add(subject if what == "publish" else _CONFIRMATIONS)
 
 
 async def connect(destination: Destination, address: str) -> _Link:

@@ -71,7 +71,7 @@ class _Link:
         with _told():
             await self._redis.ping()
 
-    async def publish(self, destination: Destination, message: Message) -> None:
+    async def publish(self, destination: Destination, message: Message, *, subscription_id: str) -> None:  # noqa: ARG002 - NATS needs it
         fields: dict[Any, Any] = {**message.headers, "type": message.type, "body": message.body}
         try:
             with _told(), self._watched():

@@ -54,6 +54,16 @@ CryptType = Literal["SHA256", "SM3"]
 Kind = Literal["audio", "live"]
 State = Literal["queued", "processing", "completed", "failed", "canceled", "expired"]
 
+
+def _number(value: object) -> object:
+    """Let through what JSON calls a number, and nothing that only looks like one to Python."""
+    if isinstance(value, bool | str):
+        raise ValueError("must be a whole number")  # noqa: TRY004 - the only kind that pydantic takes for a refusal
+    return value
+
+
+IS_NUMBER = BeforeValidator(_number)
+
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 

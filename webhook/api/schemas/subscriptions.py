@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from webhook.api.schemas.base import In, Kind, OrDefault, Out, Text, Time
+from webhook.api.schemas.base import IS_NUMBER, In, Kind, OrDefault, Out, Text, Time
 from webhook.api.schemas.events import EventType
 from webhook.api.schemas.lists import ListQuery, Page
 from webhook.api.schemas.urls import SubscriberUrl
@@ -20,11 +20,11 @@ Ordering = Annotated[
     Field(description="`task`: the events of one task are sent one after the other, each once the last was taken."),
 ]
 MaxInFlight = Annotated[
-    Annotated[int, Field(ge=1, le=1000)] | None,
+    Annotated[int, Field(ge=1, le=1000), IS_NUMBER] | None,
     Field(description="Attempts at once, by each worker; null for WEBHOOK_SUBSCRIPTION_CONCURRENCY."),
 ]
 MaxPerSecond = Annotated[
-    Annotated[int, Field(ge=1, le=10_000)] | None, Field(description="Attempts, by all workers together.")
+    Annotated[int, Field(ge=1, le=10_000), IS_NUMBER] | None, Field(description="Attempts, by all workers together.")
 ]
 
 

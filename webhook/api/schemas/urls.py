@@ -36,8 +36,10 @@ SubscriberUrl = Annotated[
     Text,
     Field(
         max_length=LONGEST_URL,
-        description="An https URL. `http://` and addresses are taken as well, where they lie in the networks that "
-        "WEBHOOK_ALLOWED_PRIVATE_NETWORKS names.",
+        description="An https URL, as the pattern has it. Beyond it, `http://` and addresses are taken where they lie "
+        "in the networks that WEBHOOK_ALLOWED_PRIVATE_NETWORKS names, and brokers: `nats://host:4222/subject`, "
+        "`amqp://host:5672/vhost?exchange=name&routing_key=key` or `?queue=name`, `redis://host:6379/0?stream=name`; "
+        "with TLS `tls://`, `amqps://`, `rediss://`; `{type}` in their names stands for the event's type.",
         json_schema_extra={"pattern": f'^https://{_NAME}{_PORT}([/?][!-"$-\\[\\]-~]*)?$'},
         examples=["https://example.com/hook"],
     ),
