@@ -101,7 +101,7 @@ def test_the_next_one_is_sent_as_one_ends(
     held: Held, make: Callable[..., Attempts], claims: Callable[..., list[Claim]]
 ) -> None:
     async def scenario() -> None:
-        attempts = make()
+        attempts = make(total=20)
         attempts.add(NOWHERE, [*claims("a", 6), *claims("b", 1, max_in_flight=1), *claims("c", 3, max_in_flight=1)])
         await settle()
         assert held.counts() == {"a": 4, "b": 1, "c": 1}
@@ -125,8 +125,9 @@ def test_no_more_are_in_flight_in_all_than_allowed_and_room_goes_to_anybody(
         attempts = make(total=2)
         attempts.add(NOWHERE, [*claims("a", 2), *claims("b", 2)])
         await settle()
-        assert held.counts() == {"a": 2}
-        await held.end(0, 1)
+        assert held.counts() == {"a": 1, "b": 1}
+        await held.end(0)
+        await held.end(1)
         assert held.counts() == {"a": 2, "b": 2}
         await held.end(2, 3)
 
@@ -161,5 +162,25 @@ def test_what_is_dropped_is_given_back_and_not_sent(
         assert held.counts() == {"a": 1}
         assert attempts.take_dropped() == ["dlv_a_1"]
         assert [one.delivery.id for one in attempts.settlements] == ["dlv_a_0"]
+
+    asyncio.run(scenario())
+
+
+def test_nobody_has_more_in_flight_than_there_is_room_for_others(
+    held: Held, make: Callable[..., Attempts], claims: Callable[..., list[Claim]]
+) -> None:
+    async def scenario() -> None:
+        attempts = make(total=8)
+        attempts.add(NOWHERE, claims("many", 16, max_in_flight=1000))
+        await settle()
+        assert held.counts() == {"many": 4}
+        attempts.add(NOWHERE, [*claims("a", 4), *claims("b", 4), *claims("c", 4)])
+        await settle()
+        assert held.counts() == {"many": 4, "a": 1, "b": 1, "c": 1}, "and one is free for the next"
+        attempts.add(NOWHERE, claims("d", 4))
+        await settle()
+        assert held.counts()["d"] == 1
+        while attempts.under_way:
+            await held.end(*range(len(held.begun)))
 
     asyncio.run(scenario())

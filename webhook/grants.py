@@ -38,7 +38,7 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     """Room for what is claimed: attempts in flight, and those at hand.
 
     Attributes:
-        total: of one worker; what is at hand counts as if it were in flight.
+        total: of one worker.
         share: of one subscription where it has no number of its own.
         taken: by subscription.
     """
@@ -88,7 +88,10 @@ class Grant:
         if subscription.failures >= PAUSED_AFTER:
             share = 1
         taken = self._taken[subscription.id]
-        left = min(share - taken, math.ceil((self.free(owed_before=owed_before) - taken) / 2))
+        left = math.ceil((self.free(owed_before=owed_before) - taken) / 2)
+        if not taken and self._free > 0:
+            left = max(left, 1)  # whatever the others hold, each comes forward
+        left = min(left, share - taken)
         if left > 0 and subscription.max_per_second is not None:
             left = min(left, self._left_of_rate(subscription, subscription.max_per_second))
         return max(0, left)
