@@ -8,7 +8,8 @@ disk or a long poll, costs a greenlet, and no lock of a library changes its mean
 from __future__ import annotations
 
 import gc
-from contextlib import contextmanager, suppress
+import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from webhook.api.routing import PROBLEM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from flask import Flask
     from greenlet import greenlet
@@ -38,31 +39,54 @@ _GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent 
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
 
+class _Over(BaseException):
+    """Thrown where a connection waits for its next request, and is to wait no longer."""
+
+
+class _Wait:
+    """A connection's wait for its next request; a context manager.
+
+    Args:
+        waiting: since when each connection waits, on the clock of `time.monotonic`.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self, waiting: dict[greenlet, float]) -> None:
+        self._waiting = waiting
+
+    def __enter__(self) -> None:
+        self._waiting[gevent.getcurrent()] = time.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> bool:
+        del self._waiting[gevent.getcurrent()]
+        return kind is _Over
+
+
 class CooperativeWorker(GeventWorker):
     """gunicorn's gevent worker without monkey patching, and without waiting for idle connections when it stops."""
 
     def init_process(self) -> None:
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
-        self._idle: dict[gevent.Timeout, greenlet] = {}
+        self._waiting: dict[greenlet, float] = {}
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
-    @contextmanager
-    def timeout_ctx(self) -> Iterator[None]:
-        """Bound a connection's wait for its next request."""
-        with gevent.Timeout(self.cfg.keepalive, False) as timeout:  # type: ignore[arg-type] # gevent's word for silently
-            self._idle[timeout] = gevent.getcurrent()
-            try:
-                yield
-            finally:
-                del self._idle[timeout]
+    def timeout_ctx(self) -> _Wait:
+        """Bound a connection's wait for its next request: by `notify`, since a timer of its own costs more."""
+        return _Wait(self._waiting)
 
     def notify(self) -> None:
-        """Tell gunicorn every second that we live; when stopping, end the connections that wait for a request."""
+        """Tell gunicorn every second that we live; end connections that waited long, or all that wait when stopping."""
         super().notify()  # type: ignore[no-untyped-call] # gunicorn has no types
-        if not self.alive:
-            for timeout, connection in self._idle.items():
-                gevent.get_hub().loop.run_callback(connection.throw, timeout)
+        latest = time.monotonic() - (self.cfg.keepalive if self.alive else 0)
+        for connection, since in self._waiting.items():
+            if since <= latest:
+                gevent.get_hub().loop.run_callback(self._end, connection, since)
+
+    def _end(self, connection: greenlet, since: float) -> None:
+        if self._waiting.get(connection) == since:  # or its request has come meanwhile
+            connection.throw(_Over)
 
     def handle_error(self, _request: object, client: Any, _address: object, error: Exception) -> None:
         """Answer what cannot be parsed, without a word of it: it may hold a key, a token or a transcript."""
