@@ -57,7 +57,7 @@ def test_what_is_wrong_with_a_field_is_said_in_words(client: AppClient) -> None:
     long = client.post("/v1/subscriptions", {"url": f"https://example.com/{'x' * 2048}"})
     assert long.json["errors"] == [{"field": "url", "message": "must have at most 2048 characters"}]
     odd = client.get("/v1/tasks?cursor=%20")
-    assert odd.json["errors"] == [{"field": "cursor", "message": "is not of the form that /openapi.json has for it"}]
+    assert odd.json["errors"] == [{"field": "cursor", "message": "has not the form that /openapi.json gives for it"}]
 
 
 @pytest.mark.parametrize("path", ["/v1/tasks/x", "/v1/streams/x", "/v1/verdicts/x", "/v1/verdicts/x/slices"])

@@ -175,7 +175,7 @@ def test_without_a_key_the_setting_is_named(webhook: RunCommand) -> None:
         (["verdicts", "--since", "yesterday"], "since: must be a time after RFC 3339"),
         (["verdicts", "task_nobody"], "There is no such task. Check the id"),
         (["submit", "http://example.com/a.mp3", "--data-id", "a b"], "data_id: "),
-        (["submit", "x://y", "--live-id", "room"], "url: has not the form it must have."),
+        (["submit", "x://y", "--live-id", "room"], "url: has not the form that /openapi.json gives for it."),
         (["watch", "nobody-s-room"], "no stream of the live_id nobody-s-room"),
     ],
 )

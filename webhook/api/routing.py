@@ -256,7 +256,7 @@ def _complaint(part: Any) -> tuple[str, str]:
     """Return a field and what is wrong with it, without repeating its value."""
     where = ".".join(str(name) for name in part["loc"]) or "body"
     if part["type"] == "string_pattern_mismatch":
-        return where, "is not of the form that /openapi.json has for it"
+        return where, "has not the form that /openapi.json gives for it"
     if part["type"] == "too_long" and part["ctx"]["field_type"] == "Value":  # pydantic's word for a checked text
         return where, f"must have at most {part['ctx']['max_length']} characters"
     return where, str(part["msg"]).removeprefix("Value error, ")

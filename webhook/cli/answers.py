@@ -14,7 +14,6 @@ from webhook.pictures import plain
 Json = dict[str, Any]
 
 _LONGEST_PAUSE_SECONDS = 30.0
-_LONGEST_MESSAGE = 100
 _OURS = {"id", "task_id", "items"}  # one of them is in a task, in a verdict, in a list
 _MENDS = {
     401: "Set WEBHOOK_API_KEY to a key that `webhook keys create` printed.",
@@ -83,14 +82,6 @@ def refusal(answer: Answer, url: str) -> Refused:
         place = answer.headers.get("Location")
         leads = f" and leads to {plain(place)}" if place else ", not as this service does"
         return Refused(f"{url} answers {answer.status}{leads}. Check WEBHOOK_API_URL.")
-    wrong = "; ".join(map(_complaint, problem.get("errors") or ()))
+    wrong = "; ".join(f"{error.get('field')}: {error.get('message')}" for error in problem.get("errors") or ())
     said = f"The request is refused: {wrong}." if wrong else problem["detail"]
     return Refused(plain(f"{said} {_MENDS.get(answer.status, '')}"))
-
-
-def _complaint(error: Json) -> str:
-    """Return a field and what is wrong with it, without a pattern that nobody reads."""
-    message = str(error.get("message"))
-    if len(message) > _LONGEST_MESSAGE and "pattern" in message:
-        message = "has not the form it must have"
-    return f"{error.get('field')}: {message}"
