@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 USER, PASSWORD = "webhook", "pass-word/1"
 QUOTED_PASSWORD = "pass-word%2F1"
+logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # it tells of each look whether RabbitMQ has started
+
 _START_SECONDS = 240  # RabbitMQ, on a busy machine
 _STOPPED = "TtZX"
 

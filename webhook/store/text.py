@@ -97,6 +97,7 @@ def _insert_one(table: sa.Table, columns: tuple[str, ...]) -> str:
 
 @lru_cache
 def _insert_all(table: sa.Table, columns: tuple[str, ...]) -> str:
+    """Return an insert of arrays, whose rows come in their order: that in which events are numbered."""
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({_arrays(table, columns)})"  # noqa: S608
 
 
