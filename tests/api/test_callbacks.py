@@ -17,6 +17,7 @@ from tests.signed import UID, checksum, content, form, piece
 from tests.waiting import until
 
 if TYPE_CHECKING:
+    from tests.clients import AppClient
     from tests.running import Running
 
 JSON = "application/json"
@@ -383,3 +384,15 @@ def test_outcomes_are_counted_and_no_token_is_in_the_metrics(running: Running, r
     running.callback(receiver["callback_url"], b"")
     assert all(outcomes(running, outcome) == number + 1 for outcome, number in before.items())
     assert receiver["callback_url"].rpartition("/")[2] not in running.get("/metrics", key=NO_KEY).body.decode()
+
+
+def test_nul_in_the_platforms_words_is_kept_as_what_every_database_takes(client: AppClient) -> None:
+    receiver = client.receiver()
+    body = content(piece(0), TaskId="a\0b", LiveId="l\0", DataId="d\0")
+    sent = form(body, seed=receiver["seed"], task_id="x\0")
+    assert client.callback(receiver["callback_url"], sent) == 200
+    [task] = client.items("/v1/tasks")
+    assert (task["platform_task_id"], task["live_id"], task["data_id"]) == ("a\ufffdb", "l\ufffd", "d\ufffd")
+    again = form(content(piece(1), TaskId="a\0b", LiveId="l\0"), seed=receiver["seed"])
+    assert client.callback(receiver["callback_url"], again) == 200
+    assert [task["slice_count"] for task in client.items("/v1/tasks")] == [2]

@@ -157,13 +157,22 @@ def _without_nul(
 
 
 def without_nul(row: Any) -> Any:
-    """Return a statement's values with U+FFFD for each NUL in a text."""
+    """Return a statement's values with U+FFFD for each NUL in a text, be it one of an array's."""
     values = row.values() if isinstance(row, dict) else row
-    if not any(type(value) is str and "\0" in value for value in values):
+    if not any(
+        (type(value) is str and "\0" in value) or (type(value) is list and without_nul(value) is not value)
+        for value in values
+    ):
         return row
     if isinstance(row, dict):
-        return {name: value.replace("\0", _REPLACEMENT) if type(value) is str else value for name, value in row.items()}
-    return tuple([value.replace("\0", _REPLACEMENT) if type(value) is str else value for value in row])
+        return {name: _clean(value) for name, value in row.items()}
+    return type(row)([_clean(value) for value in row])
+
+
+def _clean(value: Any) -> Any:
+    if type(value) is str:
+        return value.replace("\0", _REPLACEMENT)
+    return without_nul(value) if type(value) is list else value
 
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
