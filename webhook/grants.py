@@ -2,7 +2,7 @@
 
 No subscriber takes room that the others need: each has its share of the places for attempts in flight, and never more
 of them than are still free (a dynamic threshold, after Choudhury and Hahne). So one that answers nobody can hold half
-of them, two a third each, and however many there are, some are free for the next. One that fails again and again is
+of them, two a third each, and fewer than there are places leave one for the next. One that fails again and again is
 paused, for longer each time, and then tried by one attempt; waiting for that uses up no attempt of what it is owed.
 """
 
