@@ -6,7 +6,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from gunicorn.http.errors import ParseException
 from typing_extensions import override
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
@@ -55,7 +54,7 @@ def test_a_large_body_in_pieces_is_put_together() -> None:
     assert read_body(request(io.BytesIO(body), length=None), limit=len(body)) == body
 
 
-@pytest.mark.parametrize("stream", [Broken(OSError()), Broken(ParseException()), io.BytesIO(b"short")])
+@pytest.mark.parametrize("stream", [Broken(OSError()), io.BytesIO(b"short")])
 def test_a_body_that_is_cut_off_or_broken_is_malformed(stream: io.BytesIO) -> None:
     with pytest.raises(MalformedBody):
         read_body(request(stream, length=10), limit=10)

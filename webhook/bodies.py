@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import gevent
-from gunicorn.http.errors import ParseException
 
 from webhook.errors import BodyTooLarge, MalformedBody
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 256 * 1024
 LONGEST_SECONDS = 60.0  # of one body on its way: 64 MiB come through at 9 Mbit/s
-
-
-BROKEN = (OSError, ParseException)  # what reading raises: of a connection that breaks, and of chunks that are none
 
 
 def read_body(request: Request, *, limit: int, account: Callable[[int], None] = lambda _: None) -> bytes:
@@ -44,7 +40,7 @@ def read_body(request: Request, *, limit: int, account: Callable[[int], None] = 
                 pieces.append(piece)
                 left -= len(piece)
                 account(len(piece))
-    except BROKEN:
+    except OSError:  # what reading raises: of a connection that breaks, and of chunks that are none
         raise MalformedBody("The body was cut off, or its chunks are broken.") from None
     if expected is None and left <= 0:
         raise BodyTooLarge

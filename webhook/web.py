@@ -10,18 +10,14 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import gevent
-import msgspec
-import structlog
 from gevent import socket
 from gunicorn.app.base import BaseApplication
-from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
-from webhook.api.routing import PROBLEM
+from webhook.http1 import Connection, common_environ
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +27,7 @@ if TYPE_CHECKING:
 
     from webhook.settings import Settings
 
-log = structlog.get_logger()
-
 _KEEPALIVE_SECONDS = 75
-_LONGEST_REQUEST_LINE = 8190  # gunicorn's own highest bound
 _GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
@@ -70,11 +63,15 @@ class CooperativeWorker(GeventWorker):
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         self._waiting: dict[greenlet, float] = {}
+        self._idle = _Wait(self._waiting)
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
-    def timeout_ctx(self) -> _Wait:
-        """Bound a connection's wait for its next request: by `notify`, since a timer of its own costs more."""
-        return _Wait(self._waiting)
+    def handle(self, listener: Any, client: Any, address: Any) -> None:
+        """Serve one connection."""
+        environ = common_environ(listener.getsockname(), address, multiprocess=self.cfg.workers > 1)
+        connection = Connection(client, environ=environ, idle=self._idle)
+        with suppress(OSError):  # who is gone is gone
+            connection.serve(self.wsgi, is_stopping=lambda: not self.alive)
 
     def notify(self) -> None:
         """Tell gunicorn every second that we live; end connections that waited long, or all that wait when stopping."""
@@ -88,35 +85,12 @@ class CooperativeWorker(GeventWorker):
         if self._waiting.get(connection) == since:  # or its request has come meanwhile
             connection.throw(_Over)
 
-    def handle_error(self, _request: object, client: Any, _address: object, error: Exception) -> None:
-        """Answer what cannot be parsed, without a word of it: it may hold a key, a token or a transcript."""
-        status = HTTPStatus.INTERNAL_SERVER_ERROR
-        if isinstance(error, errors.ParseException):
-            status = _PARSE_STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
-            log.info("A request was not HTTP, or too long.", fault=type(error).__name__, status=status.value)
-        else:
-            log.error("A request failed.", exc_info=error)
-        problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
-        body = msgspec.json.encode(problem | {"detail": "The request is not HTTP/1.1 within this server's limits."})
-        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
-        head += f"Content-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n\r\n"
-        with suppress(OSError):  # who sends such may be gone
-            client.sendall(head.encode() + body)
-
     def patch(self) -> None:
         """Make the listening sockets gevent's, which is all that the server needs."""
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in self.sockets
         ]
-
-
-_PARSE_STATUSES = {
-    errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
-    errors.LimitRequestHeaders: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
-    errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
-}
 
 
 class Web(BaseApplication):
@@ -138,7 +112,6 @@ class Web(BaseApplication):
             "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
             "workers": self._settings.web_concurrency,
             "worker_class": "webhook.web.CooperativeWorker",
-            "limit_request_line": _LONGEST_REQUEST_LINE,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "accesslog": None,

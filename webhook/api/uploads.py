@@ -11,7 +11,6 @@ import gevent
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
-from webhook.bodies import BROKEN
 from webhook.errors import BodyTooLarge, Invalid, MalformedBody, ServiceError
 from webhook.threads import in_thread
 from webhook.uploads import EXTENSIONS, extension
@@ -105,7 +104,7 @@ class _Reader:
                     raise MalformedBody("The body was cut off.")
         except RequestEntityTooLarge:
             raise BodyTooLarge from None
-        except (ValueError, *BROKEN) as error:
+        except (ValueError, OSError) as error:
             if isinstance(error, OSError) and self._descriptor is not None and error.errno is not None:
                 raise self._no_room(error) from error
             raise MalformedBody("The body is no well-formed multipart form, or was cut off.") from None
