@@ -21,7 +21,7 @@ from webhook.store import evidence as evidence_store
 from webhook.store.evidence import EXPIRED, FAILED, PENDING, SAVED, EvidenceRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Iterable, Mapping
     from datetime import datetime
 
     from webhook.crypto import Keyring
@@ -54,25 +54,26 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
 def new_links(
     links: Mapping[bytes, str],
+    flagged: Iterable[bytes],
     *,
     before: Mapping[bytes, Slice],
-    after: Mapping[bytes, Slice],
-    is_flagged: Callable[[Slice], bool],
+    flagged_before: Container[bytes],
 ) -> dict[bytes, str]:
     """Return the links of slices that have both a link and a flag now, whichever of the two came first.
 
     Args:
         links: those that have just come, of whatever version of a slice.
-        before, after: slices by their key, before and after what has come was worked in.
+        flagged: keys of those slices that have come and are flagged now.
+        before: slices that were there before, by their key.
+        flagged_before: the keys of those of them that were flagged.
     """
-    known = {key: piece.url for key, piece in before.items() if piece.url}
-    return {
-        key: link
-        for key, piece in after.items()
-        if is_flagged(piece)
-        and (link := links.get(key) or known.get(key))
-        and not (key in known and is_flagged(before[key]))
-    }
+    found: dict[bytes, str] = {}
+    for key in flagged:
+        known = before[key].url if key in before else None
+        link = links.get(key) or known
+        if link and not (known and key in flagged_before):
+            found[key] = link
+    return found
 
 
 def wanted(keyring: Keyring, task_id: str, slice_key: bytes, url: str, *, now: datetime) -> EvidenceRow:

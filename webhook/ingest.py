@@ -220,24 +220,19 @@ class Ingest:
             touched = slice_store.overlapping_pages(session, task.id, first_key=min(incoming), last_key=max(incoming))
             for page in touched:
                 stored.update((slice_key(piece), piece) for piece in self.open_slices(page))
-        merged = stored | incoming
+        merged = {**stored, **incoming} if stored else incoming
         replaced = False
         for key in stored.keys() & incoming.keys():
             merged[key] = better(stored[key], incoming[key])
             replaced |= merged[key] is not stored[key]
         fresh = [piece for key, piece in incoming.items() if key not in stored]
-        links = evidence.new_links(
-            links, before=stored, after={key: merged[key] for key in incoming}, is_flagged=self._reaches_flag_level
-        )
+        flagged = {key: merged[key] for key in incoming if self._reaches_flag_level(merged[key])}
+        flagged_before = {key for key, piece in stored.items() if self._reaches_flag_level(piece)}
+        links = evidence.new_links(links, flagged, before=stored, flagged_before=flagged_before)
         if not fresh and not replaced:
             return Merge(labels=task.labels, risk_level=task.risk_level, has_slices=True, links=links)
         if stored:
             slice_store.delete_pages(session, touched)
-        flagged = sorted(
-            (key, piece)
-            for key, piece in incoming.items()
-            if self._reaches_flag_level(piece) and not (key in stored and self._reaches_flag_level(stored[key]))
-        )
         in_order = sorted(merged.items())
         pages = self._pages(task.id, in_order)
         newest = not task.slice_count or not slice_store.has_later(session, task.id, in_order[-1][0])
@@ -253,7 +248,7 @@ class Ingest:
             labels=summary,
             risk_level=risk_level,
             pages=pages,
-            flagged=[piece for _, piece in flagged],
+            flagged=[flagged[key] for key in sorted(flagged.keys() - flagged_before)],
             fresh_count=len(fresh),
             has_slices=True,
             tail=quiet_tail([piece for _, piece in in_order]) if newest else None,
