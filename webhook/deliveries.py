@@ -23,6 +23,7 @@ from webhook.grants import Grant
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store.deliveries import Attempt, Delivery, Settled, Subscription
+from webhook.store.text import together
 from webhook.transports import Message
 
 if TYPE_CHECKING:
@@ -262,8 +263,9 @@ class Deliveries:
                     grant.close(subscription)
                 owed.append(delivery)
         if done:
-            delivery_store.insert_deliveries(session, owed)
-            event_store.move_cursor(session, CURSOR, rows[done - 1].seq)
+            with together(session):
+                delivery_store.insert_deliveries(session, owed)
+                event_store.move_cursor(session, CURSOR, rows[done - 1].seq)
         return _Fanned(
             events={row.id: row for row in rows[:done]},
             claimed=[delivery for delivery in owed if delivery.lease],
@@ -304,8 +306,9 @@ class Deliveries:
                 )
             )
             self._note_health(session, settlement, audience=audience)
-        delivery_store.settle_deliveries(session, settled)
-        delivery_store.insert_attempts(session, attempts)
+        with together(session):
+            delivery_store.settle_deliveries(session, settled)
+            delivery_store.insert_attempts(session, attempts)
 
     def _next(self, settlement: Settlement) -> tuple[str, datetime | None]:
         """Return a delivery's state after an attempt, and when the next one is due."""

@@ -28,6 +28,7 @@ from webhook.store.events import EventRow
 from webhook.store.evidence import PENDING, EvidenceRow
 from webhook.store.slices import SlicePage
 from webhook.store.tasks import Task
+from webhook.store.text import together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -194,12 +195,13 @@ class Ingest:
             pages += merge.pages
             audio += self._wanted_audio(session, before, after, merge)
             events += self._events(before, after, merge)
-        task_store.insert_tasks(session, made)
-        task_store.update_results(session, changed)
-        task_store.move_labels(session, moved)
-        slice_store.insert_pages(session, pages)
-        evidence_store.insert_evidence(session, audio)
-        event_store.insert_events(session, events)
+        with together(session):
+            task_store.insert_tasks(session, made)
+            task_store.update_results(session, changed)
+            task_store.move_labels(session, moved)
+            slice_store.insert_pages(session, pages)
+            evidence_store.insert_evidence(session, audio)
+            event_store.insert_events(session, events)
 
     @staticmethod
     def _note_identity(session: Session, before: Task, after: Task) -> None:

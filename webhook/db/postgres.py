@@ -14,12 +14,15 @@ import psycopg
 import sqlalchemy as sa
 import structlog
 from psycopg.conninfo import make_conninfo
+from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from webhook.db.base import Database, prepare_engine
+from webhook.db.base import Database, prepare_engine, without_nul
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from webhook.db.base import Session
 
 log = structlog.get_logger()
 
@@ -152,6 +155,44 @@ def _refuse_ended(connection: psycopg.Connection, _record: object, _proxy: objec
     poll.register(connection.fileno(), select.POLLIN)
     if poll.poll(0):
         raise sa.exc.InvalidatePoolError
+
+
+def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
+    """Execute a statement once, or once for each of a list of rows; past SQLAlchemy, which takes as long as psycopg.
+
+    Raises:
+        DBAPIError: what SQLAlchemy raises.
+    """
+    connection = _connection_of(session)
+    with _as_sqlalchemy_has_it(statement):
+        if not isinstance(values, list):
+            return connection.execute(statement, without_nul(values))
+        cursor = connection.cursor()
+        cursor.executemany(statement, [without_nul(row) for row in values])
+        return cursor
+
+
+@contextmanager
+def pipelined(session: Session) -> Iterator[None]:
+    """Have the statements of a block go out without waiting for each other; what fails is raised at its end.
+
+    Raises:
+        DBAPIError: what SQLAlchemy raises.
+    """
+    with _as_sqlalchemy_has_it("a pipeline"), _connection_of(session).pipeline():
+        yield
+
+
+def _connection_of(session: Session) -> psycopg.Connection:
+    return session.connection.dbapi_connection  # type: ignore[return-value] # it is psycopg's
+
+
+@contextmanager
+def _as_sqlalchemy_has_it(statement: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, hide_parameters=True) from error
 
 
 class Commits:

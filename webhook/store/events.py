@@ -48,7 +48,7 @@ def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
     """
     values = [(row.id, row.type, row.task_id, clock.to_microseconds(row.created_at), row.data) for row in rows]
     if values and is_postgresql(session):
-        session.exec_driver_sql(_ANNOUNCE)
+        run(session, _ANNOUNCE)
     insert_rows(session, events, _COLUMNS, values)
 
 
@@ -67,7 +67,9 @@ def newest_event(session: Session) -> EventRow | None:
 _FIELDS = ", ".join(EventRow.__struct_fields__)
 _AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
 _OF_TYPE = f"SELECT {_FIELDS} FROM events WHERE type = ? AND seq > ? AND seq <= ?"  # noqa: S608 - our own names
-_NEWEST = "SELECT coalesce(max(seq), 0) FROM events"
+_BEHIND = """
+    SELECT coalesce((SELECT max(seq) FROM events), 0) - coalesce((SELECT seq FROM cursors WHERE name = ?), 0)
+"""
 _CURSOR = "SELECT seq FROM cursors WHERE name = ?"
 _MOVE = "INSERT INTO cursors (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET seq = excluded.seq"
 
@@ -92,9 +94,9 @@ def _settled(session: Session) -> int:
     Both looks come before the events are read, each in a snapshot of its own. Whoever took a number up to the first
     look's had locked before it: in the second look it is either still there, or has ended and can be read.
     """
-    newest: int = session.exec_driver_sql(_NUMBERED).scalar_one()
-    under_way: int | None = session.exec_driver_sql(_UNDER_WAY).scalar_one()
-    return newest if under_way is None else min(newest, under_way)
+    [(newest,)] = fetch(session, _NUMBERED)
+    [(under_way,)] = fetch(session, _UNDER_WAY)
+    return int(newest if under_way is None else min(newest, under_way))
 
 
 _LAST = 2**63 - 1
@@ -112,8 +114,8 @@ _UNDER_WAY = f"""
 
 def behind(session: Session, reader: str) -> int:
     """Return how many places a reader is behind the newest event."""
-    [(newest,)] = fetch(session, _NEWEST)
-    return int(newest) - cursor(session, reader)
+    [(places,)] = fetch(session, _BEHIND, (reader,))
+    return int(places)
 
 
 def cursor(session: Session, reader: str) -> int:

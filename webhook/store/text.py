@@ -6,6 +6,7 @@ Placeholders are `?`, whatever the database.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from webhook.db import is_postgresql, sqlite
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
 
+    import psycopg
     import sqlalchemy as sa
 
     from webhook.db import Session
@@ -24,16 +28,32 @@ if TYPE_CHECKING:
 
 def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
     """Return all rows that a statement has."""
-    if is_postgresql(session):
-        return session.exec_driver_sql(_native(statement), values).all()
-    return sqlite.execute(session, statement, values).fetchall()
+    return _execute(session, statement, values).fetchall()
 
 
 def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
-    """Execute a statement once, or once for each of a list of rows; return how many rows it was about."""
-    if is_postgresql(session):
-        return session.exec_driver_sql(_native(statement), values).rowcount
-    return sqlite.execute(session, statement, values).rowcount
+    """Execute a statement once, or once for each of a list of rows; return how many rows it was about.
+
+    What runs `together` with others does not know it yet.
+    """
+    return _execute(session, statement, values).rowcount
+
+
+def together(session: Session) -> AbstractContextManager[None]:
+    """Have a block's statements, whose results nobody needs, go to a server without waiting for each other."""
+    if not is_postgresql(session):
+        return nullcontext()
+    from webhook.db import postgres  # it needs the extra `postgres`
+
+    return postgres.pipelined(session)
+
+
+def _execute(session: Session, statement: str, values: Sequence[Any]) -> sqlite3.Cursor | psycopg.Cursor:
+    if not is_postgresql(session):
+        return sqlite.execute(session, statement, values)
+    from webhook.db import postgres
+
+    return postgres.execute(session, _native(statement), values)
 
 
 @lru_cache(maxsize=128)
