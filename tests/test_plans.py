@@ -19,7 +19,7 @@ from tests.clients import ADMIN_KEY, AppClient
 from tests.running import ENCRYPTION_KEYS
 from webhook import bootstrap, models, settings
 from webhook.app import create_app
-from webhook.db import sqlite
+from webhook.db import postgres, sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,8 @@ _MOST_BLOCKS = 1500  # of 8 KB, each time that PostgreSQL looks at one
 _COUNTED = 100  # instructions
 _SMALL = {"subscriptions", "api_keys", "limits", "cursors", "heartbeats", "receivers", "meta"}
 _GROWING = models.metadata.tables.keys() - _SMALL
+
+DRIVER = sqlite if databases.SERVER is None else postgres
 
 Statement = tuple[str, Any]
 
@@ -51,7 +53,7 @@ class Asked:
         self.statements: list[Statement] = []
         self._engine = service.database._engine
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
-        self._execute = sqlite.execute
+        self._execute: Any = DRIVER.execute
 
     def execute(self, session: sa.Connection, statement: str, values: Any = ()) -> Any:
         """Stand in for what goes past SQLAlchemy, and note it."""
@@ -97,7 +99,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     service = bootstrap.build(settings.load(variables | databases.directories(directory)))
     one = Asked(service)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite, "execute", one.execute)
+        patch.setattr(DRIVER, "execute", one.execute)
         yield one
     service.database.close()
     shutil.rmtree(directory)

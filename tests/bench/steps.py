@@ -13,7 +13,7 @@ import io
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,12 @@ from tests.running import ENCRYPTION_KEYS
 from webhook import bootstrap, clock, forms, payloads, settings, signatures
 from webhook.bodies import read_body
 from webhook.crypto import Keyring
-from webhook.db import sqlite
+from webhook.db import postgres, sqlite
 from webhook.ingest import Arrival, Ingest
 from webhook.store import tasks as task_store
 from webhook.tokens import open_secrets, token_digest
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
 
     from webhook.bootstrap import Service
@@ -104,7 +103,9 @@ class Receiving:
         engine = service.database._engine
         sa.event.listen(engine, "before_cursor_execute", self._before)
         sa.event.listen(engine, "after_cursor_execute", self._after)
-        self._execute = sqlite.execute
+        self._driver = sqlite if service.database.path else postgres
+        self._execute: Any = self._driver.execute
+        self._pipelined = postgres.pipelined
 
     def take(self, bodies: Sequence[bytes], *, first: int) -> dict[str, float]:
         """Take callbacks about the tasks from a number on as one batch; return the seconds of each step."""
@@ -163,10 +164,26 @@ class Receiving:
         )
         return hashlib.sha256(form.content).digest()
 
-    def execute(self, session: sa.Connection, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        """Stand in for what goes past SQLAlchemy, and time it."""
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Time what goes past SQLAlchemy, too."""
+        with (
+            mock.patch.object(self._driver, "execute", self._timed),
+            mock.patch.object(postgres, "pipelined", self._timed_together),
+        ):
+            yield
+
+    def _timed(self, session: sa.Connection, statement: str, values: Sequence[Any] = ()) -> Any:
         with self._watch.on("insert"):
             return self._execute(session, statement, values)
+
+    @contextmanager
+    def _timed_together(self, session: sa.Connection) -> Iterator[None]:
+        with ExitStack() as pipeline:
+            pipeline.enter_context(self._pipelined(session))
+            yield
+            with self._watch.on("insert"):
+                pipeline.close()
 
     def _before(self, *_: Any) -> None:
         self._began = time.perf_counter()
@@ -195,7 +212,7 @@ def measure(url: str, *, rounds: Mapping[int, int]) -> dict[int, dict[str, float
     sent = requests(Job(port=0, path="/", seed="sNUMBER", first=0, count=total, seconds=0, slices=_SLICES))
     bodies = (request.partition(b"\r\n\r\n")[2] for request in sent)
     first, figures = 0, {}
-    with mock.patch.object(sqlite, "execute", receiving.execute):
+    with receiving.watching():
         for batch, count in rounds.items():
             found: dict[str, list[float]] = defaultdict(list)
             for round_ in range(count + 1):
