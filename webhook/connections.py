@@ -52,6 +52,19 @@ FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str],
     ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError), "invalid_response"),
 )
 """The word for each exception whose kind says more than its number; the first that fits."""
+CERTIFICATE_FAULTS = {
+    10: "certificate_expired",
+    18: "certificate_untrusted",  # it has signed itself
+    19: "certificate_untrusted",  # an authority that nobody knows has signed it
+    20: "certificate_untrusted",  # nobody knows who has
+    21: "certificate_untrusted",  # likewise, where nothing but itself was sent
+    62: "certificate_misnamed",
+    64: "certificate_misnamed",  # of an address
+}
+"""The word for what is wrong with a server's certificate, by OpenSSL's number, "X509_STORE_CTX_get_error"."""
+_OTHER_CERTIFICATE_FAULT = "certificate_invalid"
+PERMANENT = frozenset({*CERTIFICATE_FAULTS.values(), _OTHER_CERTIFICATE_FAULT})
+"""The words for what does not pass by itself: the other side's owner must mend it."""
 
 
 class AddressNotAllowed(OSError):
@@ -223,6 +236,8 @@ def word_of(fault: Exception) -> str:
     reason = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
     if isinstance(reason, AddressNotAllowed):
         return "address_not_allowed"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return CERTIFICATE_FAULTS.get(reason.verify_code, _OTHER_CERTIFICATE_FAULT)
     for kinds, word in FAULTS:
         if isinstance(fault, kinds) or isinstance(reason, kinds):
             return word
