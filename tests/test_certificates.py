@@ -19,6 +19,7 @@ import pytest
 from tests.certificates import Certificate
 from tests.test_deliveries import Bench, Transport
 from tests.test_transport import Names, listening
+from webhook import destinations
 from webhook.addresses import AddressPolicy
 from webhook.connections import CERTIFICATE_FAULTS, PERMANENT, default_ssl_context
 from webhook.errors import PlatformBusy, SegmentRefused
@@ -186,6 +187,11 @@ def test_a_broker_whose_certificate_does_not_hold_gets_nothing(
 
     outcome = asyncio.run(scenario())
     assert (outcome.error, outcome.permanent) == (word, True)
+
+
+def test_an_address_in_a_brokers_url_is_what_its_certificate_must_name() -> None:
+    for url in ("tls://[::1]:4222/moderation", "amqps://[::1]/?queue=a", "rediss://[::1]/0?stream=a"):
+        assert destinations.parse(url).host == "::1", "OpenSSL takes what has brackets for a name"
 
 
 # What a delivery, a capture and a call of the platform make of it

@@ -149,8 +149,7 @@ class BrokerTransport:
             module: Any = import_module(_MODULES[destination.kind])
         except ModuleNotFoundError as error:
             raise Unsent("not_installed") from error
-        host = destination.host.strip("[]")
-        found = await self._gates[destination.tls].resolve(host, destination.port)
+        found = await self._gates[destination.tls].resolve(destination.host, destination.port)
         for last, address in [(one is found[-1], one["host"]) for one in found]:
             try:
                 link: Link = await module.connect(destination, address)

@@ -24,6 +24,16 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str
     body: bytes
 
+    def __post_init__(self) -> None:
+        """Refuse what would begin another header, or another command of a broker.
+
+        Raises:
+            ValueError: an id, a type or a signature has a line break, another control or a character beyond ASCII.
+        """
+        headers = f"{self.id}{self.type}{self.signature}{self.content_type}"
+        if not (headers.isascii() and headers.isprintable()):
+            raise ValueError("What goes into a header has a control character, or one that is not of ASCII.")
+
     @property
     def headers(self) -> dict[str, str]:
         """What goes beside the body, over HTTP and wherever a broker's messages have headers."""
