@@ -70,6 +70,8 @@ class CooperativeWorker(GeventWorker):
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         self._waiting: dict[greenlet, float] = {}
+        hub: Any = gevent.get_hub()
+        hub.print_exception = _note_failure  # gevent's own would show a greenlet's arguments
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def timeout_ctx(self) -> _Wait:
@@ -109,6 +111,10 @@ class CooperativeWorker(GeventWorker):
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in self.sockets
         ]
+
+
+def _note_failure(_context: object, _kind: type[BaseException], error: BaseException, _trace: object) -> None:
+    log.error("A greenlet failed.", exc_info=error)
 
 
 _PARSE_STATUSES = {
