@@ -124,6 +124,14 @@ def test_what_nobody_catches_is_logged_so(shown: io.StringIO) -> None:
     assert CANARY not in shown.getvalue()
 
 
+def test_who_ends_a_process_or_a_thread_is_no_failure(shown: io.StringIO) -> None:
+    thread = threading.Thread(target=sys.exit)
+    thread.start()
+    thread.join()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert shown.getvalue() == ""
+
+
 def test_what_a_loop_forgets_is_logged_without_its_arguments(shown: io.StringIO) -> None:
     def fail(argument: Any) -> None:
         raise ValueError(argument)

@@ -91,9 +91,13 @@ class _Record(logging.LogRecord):
             self.exc_text = traceback_of(self.exc_info[1])
 
 
-def _uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
-    log.critical("The process failed.", exc_info=error)
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):  # it says nothing, and shells know what Python does of it
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("The process failed.", exc_info=error)
 
 
 def _uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
-    log.critical("A thread failed.", exc_info=failure.exc_value)
+    if failure.exc_type is not SystemExit:
+        log.critical("A thread failed.", exc_info=failure.exc_value)
