@@ -1,4 +1,4 @@
-"""HTTP connections out of the service; each one's address passes the `AddressPolicy` before it is made."""
+"""Connections out of the service; each one's address passes the `AddressPolicy` before it is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -30,6 +30,8 @@ request meets a connection that its server is just closing."""
 DNS_CACHE_SECONDS = 10
 MAX_ADDRESSES = 16
 """How many of a name's addresses are looked at; a hostile name has thousands."""
+MAX_SAID_BYTES = 1024 * 1024
+"""How much a broker may say at once: its confirmations are a hundred bytes, its frames 128 KB at the most."""
 LOOKUPS = 64
 """How many names are looked up at once; a thread each, and slow ones must not keep others from theirs."""
 
@@ -44,12 +46,18 @@ ERRORS = {
     errno.EHOSTDOWN: "unreachable",
 }
 """The word for each error of the operating system that the other side's owner can act on."""
+
+
+class SaidTooMuch(OSError):
+    """A broker announces more than it can have to say; nobody reads it."""
+
+
 FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "dns"),
     (TimeoutError, "timeout"),
     ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
     ((aiohttp.ServerDisconnectedError, ConnectionResetError), "connection_reset"),
-    ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError), "invalid_response"),
+    ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError, SaidTooMuch), "invalid_response"),
 )
 """The word for each exception whose kind says more than its number; the first that fits."""
 CERTIFICATE_FAULTS = {
@@ -221,6 +229,33 @@ class Connections:
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=False,
         )
+
+
+class BoundedReader(asyncio.StreamReader):
+    """A stream of which a client cannot read any number of bytes into memory because a server says so."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read a number of bytes.
+
+        Raises:
+            SaidTooMuch: there is no reason for so many.
+        """
+        if n > MAX_SAID_BYTES:
+            raise SaidTooMuch
+        return await super().readexactly(n)
+
+
+async def open_bounded(host: str, port: int, **tls: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection as `asyncio.open_connection` does, with a bounded reader.
+
+    Args:
+        tls: `ssl` and `server_hostname`, where it is spoken.
+    """
+    loop = asyncio.get_running_loop()
+    reader = BoundedReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **tls)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
 @functools.cache  # reading the authorities takes 20 ms
