@@ -33,6 +33,10 @@ class SandboxProcess(Platform):
         self.url = until(self._told_url, seconds=30)
         return self
 
+    def pids(self) -> list[int]:
+        """Return the pids of its processes."""
+        return self._command.pids()
+
     def _told_url(self) -> str | None:
         assert self._command.is_alive(), self._command.log
         told = [line for line in self._command.log.splitlines() if line.startswith("sandbox: ")]

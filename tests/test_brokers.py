@@ -14,8 +14,9 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.brokers import BROKERS, PASSWORD, USER, Nats, Redis
+from tests.certificates import Certificate
 from tests.databases import connected
-from tests.test_transport import Certificate, Names
+from tests.test_transport import Names
 from tests.waiting import until
 from webhook import signatures
 from webhook.addresses import AddressPolicy
@@ -208,11 +209,11 @@ def test_tls_is_spoken_to_whom_the_certificate_names_and_no_other(
     try:
         url = f"{scheme}://{broker.url().partition('://')[2]}"
         named = url.replace("127.0.0.1", "localhost")
-        assert send(message("untrusted"), url=named)[0].error == "tls"
+        assert send(message("untrusted"), url=named)[0].error == "certificate_untrusted"
         module = "amqp" if name == "rabbitmq" else name
         monkeypatch.setattr(f"webhook.transports.{module}.default_ssl_context", lambda: certificate.trust)
         assert send(message("trusted"), url=named)[0].error == answer  # it has no stream, exchange or queue
-        assert send(message("misnamed"), url=url)[0].error == "tls"
+        assert send(message("misnamed"), url=url)[0].error == "certificate_misnamed"
     finally:
         broker.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,32 @@ def test_audio_that_is_cut_short_is_not_taken_for_the_whole(server: SegmentServe
 def test_audio_that_does_not_come_is_given_up(server: SegmentServer) -> None:
     url = server.answer("/slow", Answer(held=True))
     assert reason(SegmentUnavailable, url, timeout_seconds=0.2) == "timeout"
+
+
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\n\r\n"])
+def test_audio_that_drips_is_given_up(head: bytes) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        try:
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.005)
+        finally:
+            writer.close()
+
+    async def scenario() -> str:
+        async with (
+            await asyncio.start_server(drip, "127.0.0.1", 0) as server,
+            Segments(LOOPBACK, timeout_seconds=0.2, limit=1 << 20) as segments,
+        ):
+            with pytest.raises(SegmentUnavailable) as refusal:
+                await segments.fetch(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.wav")
+            return refusal.value.reason
+
+    assert asyncio.run(scenario()) == "timeout"
 
 
 def test_nobody_there_may_change() -> None:

@@ -1,4 +1,4 @@
-"""Real servers on the loopback; the certificates are made here, and every connection is seen by `connected`."""
+"""Real servers on the loopback; every connection is seen by `connected`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import ssl
 import struct
 import time
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 import aiohttp.connector
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.certificates import Certificate
 from webhook import __version__, connections
 from webhook.addresses import AddressPolicy
 from webhook.connections import Resolver
@@ -649,39 +645,6 @@ def test_an_allowed_address_is_reached_in_every_spelling(spelling: str) -> None:
 # TLS
 
 
-class Certificate:
-    """A self-signed certificate for a name, valid today."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        file = folder / "subscriber.pem"
-        file.write_text(self.pem + private.decode())
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(file)
-
-    @property
-    def trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cadata=self.pem)
-
-
 def attempt_tls(certificate: Certificate, **options: Any) -> Outcome:
     async def scenario() -> Outcome:
         async with listening(tls=certificate.context) as subscriber:
@@ -698,15 +661,6 @@ def certificate(tmp_path: Path) -> Certificate:
 
 def test_a_certificate_that_is_trusted_and_the_names_is_accepted(certificate: Certificate) -> None:
     assert attempt_tls(certificate, ssl_context=certificate.trust).delivered
-
-
-def test_a_certificate_that_nobody_trusts_is_a_tls_error(certificate: Certificate) -> None:
-    assert attempt_tls(certificate).error == "tls"
-
-
-def test_a_certificate_of_another_name_is_a_tls_error(tmp_path: Path) -> None:
-    other = Certificate(tmp_path, "other.example")
-    assert attempt_tls(other, ssl_context=other.trust).error == "tls"
 
 
 def test_a_server_that_speaks_no_tls_is_an_error_with_a_word() -> None:

@@ -1,4 +1,4 @@
-"""HTTP connections out of the service; each one's address passes the `AddressPolicy` before it is made."""
+"""Connections out of the service; each one's address passes the `AddressPolicy` before it is made."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -30,6 +30,8 @@ request meets a connection that its server is just closing."""
 DNS_CACHE_SECONDS = 10
 MAX_ADDRESSES = 16
 """How many of a name's addresses are looked at; a hostile name has thousands."""
+MAX_SAID_BYTES = 1024 * 1024
+"""How much a broker may say at once: its confirmations are a hundred bytes, its frames 128 KB at the most."""
 LOOKUPS = 64
 """How many names are looked up at once; a thread each, and slow ones must not keep others from theirs."""
 
@@ -44,14 +46,33 @@ ERRORS = {
     errno.EHOSTDOWN: "unreachable",
 }
 """The word for each error of the operating system that the other side's owner can act on."""
+
+
+class SaidTooMuch(OSError):
+    """A broker announces more than it can have to say; nobody reads it."""
+
+
 FAULTS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (aiohttp.ClientConnectorDNSError, "dns"),
     (TimeoutError, "timeout"),
     ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
     ((aiohttp.ServerDisconnectedError, ConnectionResetError), "connection_reset"),
-    ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError), "invalid_response"),
+    ((aiohttp.ClientResponseError, aiohttp.ClientPayloadError, SaidTooMuch), "invalid_response"),
 )
 """The word for each exception whose kind says more than its number; the first that fits."""
+CERTIFICATE_FAULTS = {
+    10: "certificate_expired",
+    18: "certificate_untrusted",  # it has signed itself
+    19: "certificate_untrusted",  # an authority that nobody knows has signed it
+    20: "certificate_untrusted",  # nobody knows who has
+    21: "certificate_untrusted",  # likewise, where nothing but itself was sent
+    62: "certificate_misnamed",
+    64: "certificate_misnamed",  # of an address
+}
+"""The word for what is wrong with a server's certificate, by OpenSSL's number, "X509_STORE_CTX_get_error"."""
+_OTHER_CERTIFICATE_FAULT = "certificate_invalid"
+PERMANENT = frozenset({*CERTIFICATE_FAULTS.values(), _OTHER_CERTIFICATE_FAULT})
+"""The words for what does not pass by itself: the other side's owner must mend it."""
 
 
 class AddressNotAllowed(OSError):
@@ -210,6 +231,33 @@ class Connections:
         )
 
 
+class BoundedReader(asyncio.StreamReader):
+    """A stream of which a client cannot read any number of bytes into memory because a server says so."""
+
+    async def readexactly(self, n: int) -> bytes:
+        """Read a number of bytes.
+
+        Raises:
+            SaidTooMuch: there is no reason for so many.
+        """
+        if n > MAX_SAID_BYTES:
+            raise SaidTooMuch
+        return await super().readexactly(n)
+
+
+async def open_bounded(host: str, port: int, **tls: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection as `asyncio.open_connection` does, with a bounded reader.
+
+    Args:
+        tls: `ssl` and `server_hostname`, where it is spoken.
+    """
+    loop = asyncio.get_running_loop()
+    reader = BoundedReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **tls)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
 @functools.cache  # reading the authorities takes 20 ms
 def default_ssl_context() -> ssl.SSLContext:
     """Return the system's authorities with TLS 1.2 or later."""
@@ -223,6 +271,8 @@ def word_of(fault: Exception) -> str:
     reason = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
     if isinstance(reason, AddressNotAllowed):
         return "address_not_allowed"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return CERTIFICATE_FAULTS.get(reason.verify_code, _OTHER_CERTIFICATE_FAULT)
     for kinds, word in FAULTS:
         if isinstance(fault, kinds) or isinstance(reason, kinds):
             return word

@@ -314,6 +314,8 @@ class Deliveries:
         """Return a delivery's state after an attempt, and when the next one is due."""
         if settlement.outcome.delivered:
             return "delivered", None
+        if settlement.outcome.permanent:
+            return "dead", None
         now = self._now()
         delivery = settlement.delivery
         delay = backoff.next_delivery_delay(

@@ -12,6 +12,7 @@ type. A broker's password is for the connection alone: `shown` is what anybody s
 from __future__ import annotations
 
 import re
+import unicodedata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -38,6 +39,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: "nats", "amqp" or "redis".
+        host: a name or an address, this without brackets.
         user, password: None where the URL has none; NATS takes a user alone for a token.
         place: subject, virtual host, or database, as the kind has it.
         options: of the query, each checked.
@@ -118,7 +120,7 @@ def check_url(policy: AddressPolicy, url: str) -> None:
     if find_spec(kind.package) is None:
         raise ValueError(f"The service lacks the client for this broker: pip install 'webhook[{kind.extra}]'.")
     if is_address(destination.host):
-        policy.check(destination.host.strip("[]"), plaintext=not destination.tls)
+        policy.check(destination.host, plaintext=not destination.tls)
 
 
 def parse(url: str) -> Destination:
@@ -143,18 +145,28 @@ def parse(url: str) -> Destination:
     if not separator or name.endswith(":") or "]" in port:
         name, port = host, ""
     options = _options(query, kind)
+    if not unquote(path).isprintable():
+        raise ValueError("The URL's path contains a control character.")
     if any("{" in name.replace("{type}", "") for name in (unquote(path), *options.values())):
         raise ValueError("The URL's names take {type}, the event's type, and no other placeholder.")
     return Destination(
         kind=kind.name,
         tls=kind.tls,
-        host=name,
+        host=name.strip("[]"),
         port=int(port) if port else kind.port,
-        user=unquote(user) if at and user else None,
-        password=unquote(password) if colon else None,
+        user=_plain(user) if at and user else None,
+        password=_plain(password) if colon else None,
         place=_CHECKS[kind.name](unquote(path), options),
         options=options,
     )
+
+
+def _plain(quoted: str) -> str:
+    """Return a user or password as it is told to the broker."""
+    text = unquote(quoted)
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise ValueError("The URL's user name or password contains a control character.")
+    return text
 
 
 def shown(url: str) -> str:

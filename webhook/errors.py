@@ -94,7 +94,7 @@ class EvidenceError(ServiceError):
 
 
 class SegmentRefused(EvidenceError):
-    """The audio is too large, of a type that is none, or at an address that we never connect to."""
+    """The audio is too large, of a type that is none, or at an address that is not to be reached or trusted."""
 
 
 class SegmentUnavailable(EvidenceError):

@@ -1,6 +1,7 @@
 """Where evidence lies: a directory, or any store that speaks S3; both keep sealed bytes under a name.
 
-A name is `task id/slice id`, of letters, digits and underscores: it is a path and a key as it is.
+A name is `task id/slice id`, of letters, digits and underscores: it is a path and a key as it is. Where a store lies is
+its operator's to say, in settings alone, and often in a private network: no `AddressPolicy` stands before it.
 """
 
 from __future__ import annotations

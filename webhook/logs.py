@@ -1,15 +1,31 @@
-"""Logging: one line an event, as `key=value` on a terminal and JSON elsewhere."""
+"""Logging: one line an event, as `key=value` on a terminal and JSON elsewhere.
+
+Of an exception the log has the kind and the lines, and the words of our own errors alone. Others' messages repeat what
+they were raised about: the text that is no number, the row that PostgreSQL refuses, the address with its password.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from webhook.errors import ServiceError
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+log = structlog.get_logger()
+
 
 def configure(level: str) -> None:
-    """Send the process's log to standard error.
+    """Send the process's log to standard error, and there what nobody has caught.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
@@ -22,7 +38,7 @@ def configure(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(_render),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -30,3 +46,58 @@ def configure(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(message)s")
+    logging.setLogRecordFactory(_Record)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return what was raised where, the first cause first; without the words of what is not ours."""
+    parts: list[str] = []
+    following: BaseException | None = error
+    seen: set[int] = set()
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        parts.append("".join(traceback.format_tb(following.__traceback__)) + _named(following))
+        context = None if following.__suppress_context__ else following.__context__
+        following = following.__cause__ or context
+    return "\n\nand from that:\n\n".join(reversed(parts))
+
+
+def note_failure(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a loop's task or callback raised; asyncio's own words would show its arguments."""
+    log.error("A task or a callback of the event loop failed.", exc_info=context.get("exception"))
+
+
+def _named(error: BaseException) -> str:
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    if isinstance(error, ServiceError):
+        return f"{kind}: {error}"
+    if isinstance(error, OSError) and error.errno:
+        return f"{kind}: {os.strerror(error.errno)}"
+    return kind
+
+
+def _render(exc_info: Any) -> str:
+    return traceback_of(exc_info[1])
+
+
+class _Record(logging.LogRecord):
+    """A library's line; formatters take its traceback as it stands here."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info and self.exc_info[1] is not None:
+            self.exc_text = traceback_of(self.exc_info[1])
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):  # it says nothing, and shells know what Python does of it
+        sys.__excepthook__(kind, error, trace)
+    else:
+        log.critical("The process failed.", exc_info=error)
+
+
+def _uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
+    if failure.exc_type is not SystemExit:
+        log.critical("A thread failed.", exc_info=failure.exc_value)

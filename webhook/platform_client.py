@@ -11,6 +11,7 @@ import logging
 import re
 import uuid
 from ipaddress import ip_address
+from ssl import SSLCertVerificationError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -55,6 +56,10 @@ _TURNED_AWAY = frozenset({401, 403})
 _NO_SUCH_API = frozenset({404, 405})  # some other server answers there
 _TOO_MANY = 429
 _UNREACHABLE = "The platform could not be reached. Check WEBHOOK_PLATFORM_ENDPOINT and this machine's network."
+_MISTRUSTED = (
+    "The platform's certificate does not hold, so nothing was sent. Check WEBHOOK_PLATFORM_ENDPOINT, this machine's "
+    "clock, and whether a proxy in between opens TLS."
+)
 _UPLOAD_FAILED = PlatformBusy(
     code=None, reason="upload_failed", message="The file could not be handed over to the platform's storage."
 )
@@ -338,6 +343,8 @@ def _transport_error(error: BaseException) -> PlatformBusy | OutcomeUnknown:
     while cause is not None:
         if isinstance(cause, ConnectTimeoutError | NewConnectionError):
             return PlatformBusy(code=None, reason="platform_unreachable", message=_UNREACHABLE)
+        if isinstance(cause, SSLCertVerificationError):
+            return PlatformBusy(code=None, reason="platform_unreachable", message=_MISTRUSTED)
         if isinstance(cause, json.JSONDecodeError | UnicodeDecodeError | AttributeError):
             return PlatformBusy(code=None, reason=codes.CODES[500].reason, message=codes.CODES[500].message)
         cause = cause.__cause__ or cause.__context__

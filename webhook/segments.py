@@ -11,7 +11,7 @@ import msgspec
 import yarl
 
 from webhook.addresses import parse_url
-from webhook.connections import Connections, word_of
+from webhook.connections import PERMANENT, Connections, word_of
 from webhook.errors import SegmentRefused, SegmentUnavailable
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Segments:
         """Return what is at a link.
 
         Raises:
-            SegmentRefused: it is too large or no audio, or lies where we never connect to.
+            SegmentRefused: it is too large or no audio, or lies where we never connect to, or behind a certificate
+                that does not hold.
             SegmentUnavailable: it could not be had now.
         """
         try:
@@ -96,7 +97,7 @@ class Segments:
                         target = _parsed(answer.headers.get("Location", ""), base=target)
         except (aiohttp.ClientError, OSError) as fault:
             reason = word_of(fault)
-            kind = SegmentRefused if reason == "address_not_allowed" else SegmentUnavailable
+            kind = SegmentRefused if reason == "address_not_allowed" or reason in PERMANENT else SegmentUnavailable
             raise kind(reason) from fault
         raise SegmentRefused("too_many_redirects")
 

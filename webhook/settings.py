@@ -39,7 +39,7 @@ def _setting(
 ) -> Any:
     """Declare a field: read from `variable` by `parse`, which raises ValueError with what is wrong."""
     metadata = {"variable": variable, "parse": parse, "default": default, "mend": mend, "secret": secret}
-    return dataclasses.field(metadata=metadata)
+    return dataclasses.field(metadata=metadata, repr=not secret)
 
 
 def _text(value: str) -> str:

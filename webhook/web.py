@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import gevent
+import structlog
 from gevent import socket
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from greenlet import greenlet
 
     from webhook.settings import Settings
+
+log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75
 _GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
@@ -64,6 +67,8 @@ class CooperativeWorker(GeventWorker):
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         self._waiting: dict[greenlet, float] = {}
         self._idle = _Wait(self._waiting)
+        hub: Any = gevent.get_hub()
+        hub.print_exception = _note_failure  # gevent's own would show a greenlet's arguments
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def handle(self, listener: Any, client: Any, address: Any) -> None:
@@ -91,6 +96,10 @@ class CooperativeWorker(GeventWorker):
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in self.sockets
         ]
+
+
+def _note_failure(_context: object, _kind: type[BaseException], error: BaseException, _trace: object) -> None:
+    log.error("A greenlet failed.", exc_info=error)
 
 
 class Web(BaseApplication):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
-from webhook import clock, streams
+from webhook import clock, logs, streams
 from webhook.attempts import Attempts
 from webhook.captures import Captures
 from webhook.claims import Room, Step
@@ -354,6 +354,7 @@ async def run_until_signal(service: Service, make_client: Callable[[], PlatformC
     """Run a worker until SIGTERM or SIGINT."""
     worker = Worker(service, make_client)
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(logs.note_failure)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     await worker.run()

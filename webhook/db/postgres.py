@@ -95,6 +95,7 @@ class PostgresDatabase(Database):
             pool_size=_POOL,
             max_overflow=_POOL,
             pool_timeout=_POOL_SECONDS,
+            hide_parameters=True,
             connect_args={"options": _OPTIONS, **_CONNECTION},
         )
         prepare_engine(self._engine)

@@ -60,7 +60,7 @@ class SqliteDatabase(Database):
         super().__init__()
         self.path = self.path_of(url)
         self.name = str(self.path)
-        self._engine = self._reading = sa.create_engine(url, pool_size=_POOL, max_overflow=_POOL)
+        self._engine = self._reading = sa.create_engine(url, pool_size=_POOL, max_overflow=_POOL, hide_parameters=True)
         prepare_engine(self._engine)
         sa.event.listen(self._engine, "connect", _prepare_connection)
         sa.event.listen(self._engine, "begin", _begin)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import aiormq
 from aiormq import exceptions
+from aiormq.connection import TransportFactory
 from pamqp.commands import Basic
 from yarl import URL
 
-from webhook.connections import default_ssl_context, word_of
+from webhook.connections import default_ssl_context, open_bounded, word_of
 from webhook.transports.brokers import Unsent
 
 if TYPE_CHECKING:
@@ -104,6 +105,17 @@ class _Link:
             await self._connection.close()
 
 
+class _Bounded(TransportFactory):
+    """Opens the connection: to an address, whose certificate is for a name."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._name = destination.host if destination.tls else None
+
+    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        tls = {"ssl": default_ssl_context(), "server_hostname": self._name} if self._name else {}
+        return await open_bounded(str(url.host), int(url.port or 0), **tls)
+
+
 async def connect(destination: Destination, address: str) -> _Link:
     """Connect to a server.
 
@@ -119,10 +131,7 @@ async def connect(destination: Destination, address: str) -> _Link:
         path="/" + destination.place.replace("/", "%2F") if destination.place != "/" else "/",
         query={"name": "webhook"},
     )
-    tls: dict[str, Any] = (
-        {"context": default_ssl_context(), "server_hostname": destination.host} if destination.tls else {}
-    )
-    connection = aiormq.Connection(url, **tls)
+    connection = aiormq.Connection(url, transport_factory=_Bounded(destination))
     with _told():
         await connection.connect()
         try:

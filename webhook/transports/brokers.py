@@ -113,13 +113,16 @@ class BrokerTransport:
     async def send(self, *, subscription_id: str, url: str, message: Message) -> Outcome:
         """Make one attempt; whatever the broker or the network does is in the outcome."""
         started = self._clock()
+        try:
+            destination = destinations.parse(url)
+        except ValueError:
+            return Outcome(error="invalid_url", duration_ms=0)
         self._close_idle(started)
         place = self._places.setdefault((subscription_id, url), _Place())
         place.users += 1
         link: Link | None = None
         error = None
         try:
-            destination = destinations.parse(url)
             async with asyncio.timeout(self._timeout_seconds):
                 link = await self._link(place, destination)
                 await link.publish(destination, message, subscription_id=subscription_id)
@@ -149,8 +152,7 @@ class BrokerTransport:
             module: Any = import_module(_MODULES[destination.kind])
         except ModuleNotFoundError as error:
             raise Unsent("not_installed") from error
-        host = destination.host.strip("[]")
-        found = await self._gates[destination.tls].resolve(host, destination.port)
+        found = await self._gates[destination.tls].resolve(destination.host, destination.port)
         for last, address in [(one is found[-1], one["host"]) for one in found]:
             try:
                 link: Link = await module.connect(destination, address)
@@ -188,4 +190,4 @@ def _word(fault: Exception) -> str:
         return fault.word
     if isinstance(fault, OSError):
         return word_of(fault)
-    return "invalid_url"
+    return "invalid_response"  # a line or a number that the client cannot read

@@ -12,8 +12,9 @@ import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.api import Header
+from nats.protocol.parser import Parser
 
-from webhook.connections import default_ssl_context
+from webhook.connections import MAX_SAID_BYTES, default_ssl_context
 from webhook.destinations import with_type
 from webhook.transports.brokers import Unsent
 
@@ -55,8 +56,21 @@ def _told() -> Iterator[None]:
         raise Unsent(word) from fault
 
 
+class _Parser(Parser):
+    """A parser that does not wait for more than a server can have to say."""
+
+    async def parse(self, data: bytes = b"") -> None:
+        await super().parse(data)
+        if len(self.buf) > MAX_SAID_BYTES:
+            raise nats.errors.ProtocolError
+
+
 class _Client(Client):
     """A client that says nothing in the clear where TLS is asked for: left alone, it does what the server offers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = _Parser(self)
 
     def _connect_command(self) -> bytes:
         if "tls" in self.options and not self._server_info.get("tls_required"):

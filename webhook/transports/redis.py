@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from typing_extensions import override
 
-from webhook.connections import default_ssl_context, word_of
+from webhook.connections import default_ssl_context, open_bounded, word_of
 from webhook.transports.brokers import Unsent
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Link:
     def __init__(self, destination: Destination, address: str) -> None:
         named: dict[str, Any] = {"name": destination.host} if destination.tls else {}
         self._pool = ConnectionPool(
-            connection_class=_TlsConnection if destination.tls else Connection,
+            connection_class=_TlsConnection if destination.tls else _Bounded,
             host=address,
             port=destination.port,
             db=int(destination.place),
@@ -100,7 +100,15 @@ class _Link:
             raise
 
 
-class _TlsConnection(SSLConnection):
+class _Bounded(Connection):
+    """A connection on which no answer is longer than it can have to be."""
+
+    @override
+    async def _connect(self) -> None:
+        self._reader, self._writer = await open_bounded(**self._connection_arguments())
+
+
+class _TlsConnection(_Bounded, SSLConnection):
     """A connection to an address whose certificate is for a name."""
 
     def __init__(self, *, name: str, **options: Any) -> None:
