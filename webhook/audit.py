@@ -91,8 +91,10 @@ def append(session: Session, keyring: Keyring, entries: Sequence[Entry], *, now:
     Raises:
         DecryptionError: that note was altered, or sealed with a key that we lack.
     """
-    alone(session, "audit")
     head = _head(session, keyring)
+    if head is None:
+        alone(session, "audit")  # there is no note yet for the first ones to wait for each other at
+        head = _head(session, keyring)
     if head is None:
         head = EMPTY
         if (last := audit_store.last(session)) is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from webhook import clock
-from webhook.db import is_postgresql
+from webhook.db import is_postgresql, is_writing
 from webhook.models import audit_log
 from webhook.store.text import fetch, insert_rows, run
 
@@ -91,8 +91,8 @@ def last(session: Session) -> Values | None:
 
 
 def head(session: Session) -> bytes | None:
-    """Return the sealed note of the newest row."""
-    found = fetch(session, _NOTE, (_HEAD,))
+    """Return the sealed note of the newest row; who may write has it alone, until its transaction ends."""
+    found = fetch(session, f"{_NOTE} FOR UPDATE" if is_postgresql(session) and is_writing(session) else _NOTE, (_HEAD,))
     return bytes(found[0][0]) if found else None
 
 
