@@ -148,6 +148,26 @@ def test_a_chain_made_anew_by_somebody_without_the_keys_is_found(log: Service) -
     assert report.fault.kind == "rewritten"
 
 
+def test_a_chain_made_anew_for_a_stretch_does_not_fit_what_follows(log: Service) -> None:
+    attack(log, *forged(log)[:6])
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (7, "altered")
+
+
+def test_an_older_state_of_the_log_put_back_is_shown_by_a_head_that_was_noted(log: Service) -> None:
+    with log.database.transaction() as session:
+        before = audit_store.head(session)
+    append(log, 10)
+    noted = verify(log).head
+    attack(log, delete("number = 10"))
+    with log.database.transaction() as session:
+        audit_store.set_head(session, before or b"")
+    assert verify(log).fault is None
+    append(log, 10)  # with another time
+    assert verify(log, noted=noted).fault == audit._rewritten(10)
+
+
 def forged(service: Service) -> list[str]:
     """Return what alters row 4, and makes the chain anew from there on."""
     statements, previous = [], EMPTY.hash

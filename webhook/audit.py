@@ -6,8 +6,8 @@ kept. So rows that were altered, taken out of the middle, put in or put elsewher
 
 The chain alone could be cut short, or made anew from some row on. So the number and hash of the newest row are noted
 beside it, sealed by the keyring, and the chain goes on from that note: whoever can write the database but lacks the
-encryption keys cannot write another. What this cannot show: an old state of the whole database put back, and what was
-forged by somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
+encryption keys cannot write another. What this cannot show: an older state of the log put back together with its note,
+and what was forged by somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
 
 All rows are one chain, so whoever appends waits for the others who do. The callbacks' way appends nothing.
 """
@@ -71,7 +71,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a verification found.
 
     Attributes:
-        head: the last row up to which all is as it was written.
+        head: the last row up to which each fits the one before it.
     """
 
     head: Head
@@ -123,7 +123,7 @@ def _head(session: Session, keyring: Keyring) -> Head | None:
 
 
 def verify(session: Session, keyring: Keyring, *, noted: Head | None = None) -> Report:
-    """Go through the whole log and find the first row that is not as it was written; others may append meanwhile.
+    """Go through the whole log and find the first row that does not fit; others may append meanwhile.
 
     Args:
         noted: what a verification said before, and somebody kept elsewhere.
@@ -177,7 +177,7 @@ def _walk(session: Session, *, upto: int, newest: int, noted: Head | None) -> Re
 
 
 def _fault(session: Session, verified: Head, *, found: int | None) -> Fault:
-    """Say what became of the row after the last one that is right.
+    """Say what became of the row after the last one that fits.
 
     Args:
         found: the number of the row that stands there.
@@ -191,7 +191,7 @@ def _fault(session: Session, verified: Head, *, found: int | None) -> Fault:
         return _inserted(found)
     if found != expected:
         return Fault(number=expected, kind="removed", sentence=f"Row {expected} is missing.")
-    sentence = f"Row {expected} is not as it was written: it was altered, or another was put in its place."
+    sentence = f"Row {expected} does not fit the one before it: it was altered or replaced, or all before it were."
     return Fault(number=expected, kind="altered", sentence=sentence)
 
 

@@ -68,7 +68,7 @@ def verify_log(*, noted: Head | None) -> None:
     with open_service() as service, service.database.read() as session:
         report = log.verify(session, service.keyring, noted=noted)
     if report.fault is not None:
-        raise click.ClickException(f"{report.fault.sentence} All before is as it was written, up to {report.head}.")
+        raise click.ClickException(report.fault.sentence)
     click.echo(f"{report.head.number:,} rows, none altered, removed or moved. The head is {report.head}.")
 
 
