@@ -47,8 +47,10 @@ def fresh_url(directory: Path) -> str:
     _migrate(shared)
     engine = sa.create_engine(shared)
     with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE audit_log DISABLE TRIGGER USER")
         for table in models.metadata.sorted_tables:
             connection.execute(sa.delete(table))
+        connection.exec_driver_sql("ALTER TABLE audit_log ENABLE TRIGGER USER")
         connection.exec_driver_sql("ALTER SEQUENCE events_seq_seq RESTART")
     engine.dispose()
     return shared

@@ -103,6 +103,13 @@ _EVIDENCE = """
         CASE WHEN {is_new} THEN {first} END, {first}
     FROM series
 """
+_AUDIT = """
+    INSERT INTO audit_log (number, at, actor, action, object_id, details, hash)
+    SELECT n, {first} + n * {second}, CASE WHEN n % 3000 = 5 THEN 'key_rare' ELSE 'key_' || n % 3 END,
+        CASE WHEN n % 4000 = 3 THEN 'callback.read' WHEN n % 10 = 1 THEN 'task.created' ELSE 'slices.read' END,
+        CASE WHEN n % 10 != 2 THEN {task_id} END, '{{}}', {blob}
+    FROM series
+"""
 
 
 def fill(url: str, *, tasks: int, analyze: bool = True) -> None:
@@ -130,7 +137,7 @@ def fill(url: str, *, tasks: int, analyze: bool = True) -> None:
             session.execute(sa.text(_NOTED.format(label=label)))
         insert(_PAGES)
         insert(_LONG, LONG_STREAM_PAGES)
-        for statement in (_CALLBACKS, _EVENTS, _DELIVERIES, _ATTEMPTS, _EVIDENCE):
+        for statement in (_CALLBACKS, _EVENTS, _DELIVERIES, _ATTEMPTS, _EVIDENCE, _AUDIT):
             insert(statement)
         insert(_SUBSCRIPTIONS, 2)
     if postgresql:

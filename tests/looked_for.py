@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests import history
 from webhook import clock
+from webhook.store import audit as audit_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import evidence as evidence_store
 from webhook.store import lists as list_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
+from webhook.store.audit import AuditQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +88,9 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
         for _ in range(5):
             next(pages)
 
+    def audited(**wanted: Any) -> Callable[[Session], object]:
+        return lambda session: audit_store.newest(session, AuditQuery(**wanted, limit=50))
+
     def due_files(session: Session, *, to_hand_over: bool) -> None:
         task_store.due_files(session, now=now, handed_over_since=now, to_hand_over=to_hand_over, limit=5)
 
@@ -123,5 +128,15 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
         "due evidence": lambda session: evidence_store.claim_evidence(
             session, now=now, lease="lease", lease_until=until, limit=5
         ),
+        "audit log": audited(),
+        "audit log since": audited(since=history.made_at(tasks // 2), until=history.made_at(tasks // 2 + 1000)),
+        "audit log until": audited(until=history.made_at(tasks // 2)),
+        "audit log on": audited(after=(history.made_at(tasks // 2), tasks // 2)),
+        "audit log of an actor": audited(actor="key_rare"),
+        "audit log of a busy actor": audited(actor="key_1", until=history.made_at(tasks // 2)),
+        "audit log of an action": audited(action="callback.read"),
+        "audit log of both": audited(actor="key_0", action="callback.read"),
+        "audit log of neither": audited(actor="key_rare", action="callback.read"),
+        "audit log of an object": audited(object_id=history.task_id(tasks // 2), actor="key_1"),
         "late evidence": lambda session: evidence_store.expire_evidence(session, due_before=now, now=now),
     }

@@ -128,6 +128,7 @@ def test_a_question_is_answered_from_indexes_however_much_there_is(asked: Asked,
         ("callbacks_not_accepted", "/v1/callbacks?state=unreadable"),
         ("deliveries_of_subscription", "/v1/subscriptions/sub_0/deliveries?state=dead"),
         ("events_type", "feed of types"),
+        ("audit_log_actor_at", "audit log of an actor"),
     ],
 )
 def test_without_its_index_a_question_would_not_pass(asked: Asked, index: str, name: str) -> None:

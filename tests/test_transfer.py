@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tests import databases, signed
 from tests.clients import AppClient
 from tests.running import ENCRYPTION_KEYS
-from webhook import bootstrap, clock, processes, transfer
+from webhook import audit, bootstrap, clock, processes, transfer
 from webhook import settings as settings_module
 from webhook.app import create_app
 from webhook.errors import DatabaseError
@@ -68,6 +68,9 @@ def test_everything_is_copied_and_the_service_goes_on(old: Service, tmp_path: Pa
             path = f"/v1/verdicts/{verdict['task_id']}/slices"
             assert after.items(path) == before.items(path)
         after.made("/v1/subscriptions", {"url": "http://127.0.0.1:9/other"})
+        with service.database.read() as session:
+            report = audit.verify(session, service.keyring)
+        assert (report.fault, report.head.number > copied["audit_log"] > 0) == (None, True)
         newer = after.feed()
         after.delete(f"/v1/streams/{after.made('/v1/streams', {'url': 'rtmp://h/1', 'live_id': 'l'})['id']}")
         assert len(after.feed()) == len(newer) + 1, "its number comes after those that were copied"

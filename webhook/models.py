@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-REVISION = "0005"  # the newest of migrations/versions
+REVISION = "0008"  # the newest of migrations/versions
 
 # Text in the order of its bytes on both databases: ids are sorted, and labels looked for by prefix.
 String = sa.String().with_variant(sa.String(collation="C"), "postgresql")
@@ -379,3 +379,50 @@ heartbeats = sa.Table(
     sa.Column("process", String, primary_key=True),
     sa.Column("at", UtcTime, nullable=False),
 )
+
+# What was done and read, by whom: each row's hash covers the one before it (`audit`). None is ever changed or removed.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("number", _Serial, primary_key=True, autoincrement=False),  # 1, 2, 3, without a gap
+    sa.Column("at", UtcTime, nullable=False),
+    sa.Column("actor", String, nullable=False),  # id of the API key | bootstrap | cli:USER | service
+    sa.Column("actor_name", String),
+    sa.Column("role", String),
+    sa.Column("address", String),
+    sa.Column("request_id", String),
+    sa.Column("action", String, nullable=False),
+    sa.Column("object_id", String),
+    sa.Column("status", sa.Integer),  # of the answer, none for commands
+    sa.Column("details", String, nullable=False),  # JSON, as it was hashed
+    sa.Column("hash", LargeBinary, nullable=False),  # SHA-256
+)
+for _names in (("at",), ("actor", "at"), ("action", "at"), ("actor", "action", "at")):
+    sa.Index(f"audit_log_{'_'.join(_names)}", *[audit_log.c[_name] for _name in _names], audit_log.c.number)
+sa.Index(
+    "audit_log_object_id_at",
+    audit_log.c.object_id,
+    audit_log.c.at,
+    audit_log.c.number,
+    **_partial(audit_log.c.object_id.is_not(None)),
+)
+_REFUSAL = "audit_log is append-only"
+_TRIGGERS = {
+    "audit_log_no_update": f"BEFORE UPDATE ON audit_log BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+    "audit_log_no_delete": f"BEFORE DELETE ON audit_log BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END",
+}
+_FUNCTION = f"""
+    CREATE FUNCTION audit_log_is_append_only() RETURNS trigger LANGUAGE plpgsql
+    AS $$ BEGIN RAISE EXCEPTION '{_REFUSAL}'; END $$
+"""
+_TRIGGER = """
+    CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only()
+"""
+for _dialect, _statements in {
+    "sqlite": [f"CREATE TRIGGER {name} {rest}" for name, rest in _TRIGGERS.items()],
+    "postgresql": [_FUNCTION, _TRIGGER],
+}.items():
+    for _statement in _statements:
+        _made_with_it = sa.DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        sa.event.listen(audit_log, "after_create", _made_with_it)

@@ -30,7 +30,7 @@ SUBMITTERS = {
     ("POST", "/v1/streams"),
     ("DELETE", "/v1/streams/{task_id}"),
 }
-ADMINS_GET = {"/v1/callbacks/{callback_id}"}
+ADMINS_GET = {"/v1/callbacks/{callback_id}", "/v1/audit"}
 
 
 def role_by_the_contract(method: str, path: str) -> Role:

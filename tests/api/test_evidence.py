@@ -171,7 +171,7 @@ def test_saved_audio_is_streamed_and_no_browser_shows_or_runs_it(saved: Stream) 
 
 
 def test_a_head_tells_all_but_the_audio(saved: Stream) -> None:
-    whole, head = saved.get(), saved.get(method="HEAD")
+    whole, head = saved.get(X_Request_Id="one"), saved.get(method="HEAD", X_Request_Id="one")
     assert (head.status, head.body) == (200, b"")
     assert dict(head.headers) == {**whole.headers, "Date": head.headers["Date"]}
 
@@ -221,6 +221,17 @@ def test_a_client_that_has_it_is_not_sent_it_again(saved: Stream) -> None:
     assert saved.get(If_Match=etag).status == 200
     changed = saved.get(If_Match='"another"')
     assert (changed.status, changed.json["title"]) == (412, "Precondition failed")
+
+
+def test_who_gets_audio_stands_in_the_audit_log(saved: Stream) -> None:
+    [shown] = saved.slices()
+    etag = saved.get().headers["ETag"]
+    saved.get(Range="bytes=0-1")
+    saved.get(If_None_Match=etag)
+    saved.get(Range="bytes=999999-")
+    found = saved.client.items("/v1/audit", action="evidence.read")
+    assert [(one["object_id"], one["details"]) for one in found] == [(saved.task_id, {"slice_id": shown["id"]})] * 3
+    assert [one["status"] for one in found] == [304, 206, 200]
 
 
 def test_what_there_is_none_of_is_not_found(saved: Stream) -> None:

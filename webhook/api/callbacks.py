@@ -85,6 +85,7 @@ ROUTES = (
         summary="Show a callback with its content",
         call=_show,
         answers={200: schemas.CallbackContentOut},
+        audit="callback.read",
     ),
     Route(
         method="POST",
@@ -95,5 +96,6 @@ ROUTES = (
         call=_verify,
         answers={200: schemas.CallbackOut},
         errors=(409,),
+        audit="callback.verified",
     ),
 )

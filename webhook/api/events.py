@@ -57,5 +57,6 @@ ROUTES = (
         call=_pull,
         query=schemas.EventQuery,
         answers={200: schemas.EventPage},
+        audit="events.read",
     ),
 )

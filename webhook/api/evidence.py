@@ -56,5 +56,6 @@ ROUTES = (
         call=_show_evidence,
         answers={200: _AUDIO, 206: _AUDIO, 304: None},
         errors=(409, 410, 412, 416),
+        audit="evidence.read",
     ),
 )

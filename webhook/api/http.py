@@ -7,16 +7,20 @@ asked again when the database changes.
 from __future__ import annotations
 
 import re
+import secrets
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import gevent
 import msgspec
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from gevent.event import Event
 from werkzeug.exceptions import HTTPException
 
+from webhook import audit, clock
+from webhook.api import audit as audit_routes
 from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.content import Content
 from webhook.api.docs import PAGE
@@ -26,6 +30,7 @@ from webhook.api.routing import (
     PROBLEM,
     Answer,
     RawRequest,
+    Refused,
     Route,
     TooLarge,
     admit,
@@ -34,17 +39,18 @@ from webhook.api.routing import (
     respond,
 )
 from webhook.api.uploads import read_upload
+from webhook.batching import Batcher
 from webhook.bodies import read_body
 from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, RequestError, ServiceError
 from webhook.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Changes
     from webhook.metrics import Metrics
+    from webhook.store.audit import Entry
 
 log = structlog.get_logger()
 
@@ -56,10 +62,13 @@ ROUTES: tuple[Route, ...] = (
     *subscriptions.ROUTES,
     *receivers.ROUTES,
     *callbacks.ROUTES,
+    *audit_routes.ROUTES,
 )
 
 _LOOK_SECONDS = 0.02
 _RETRY_AFTER = {"Retry-After": "5"}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_WAITING_ENTRIES = 10_000  # more than there can be connections
 
 
 class Api:
@@ -75,6 +84,7 @@ class Api:
         self._metrics = metrics
         self._news = News(service)
         self._description = b""
+        self._entries: Batcher[Entry, None] = Batcher(self._append, name="audit", capacity=_WAITING_ENTRIES)
 
     def register(self, app: Flask) -> None:
         """Put all routes on an application."""
@@ -94,16 +104,14 @@ class Api:
             ("/metrics", self._exposition),
         ):
             app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
+        app.after_request(_with_request_id)
         app.register_error_handler(HTTPException, self._http_problem)
         app.register_error_handler(Exception, _fault)
 
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
-            upload: Upload | None = None
             try:
-                upload = self._upload(route)
-                answer = self._answer(route, self._raw(path, upload))
-                response = _response(answer)
+                response = self._respond(route, path)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
             except MalformedBody as error:
@@ -114,30 +122,52 @@ class Api:
                 response = _problem(RequestError("The URL is not UTF-8."))
             except ServiceError as error:
                 response = _unavailable(error)
-            finally:
-                if upload is not None and upload.path is not None:
-                    upload.path.unlink(missing_ok=True)  # unless it has become a task's
             self._metrics.requests.labels(f"{route.method} {route.path}", str(response.status_code)).inc()
             return response
 
         return view
 
-    def _upload(self, route: Route) -> Upload | None:
-        """Read a form with a file, of a client that may send one; None where the body is something else."""
-        if route.form is None or request.mimetype != FORM:
-            return None
-        in_thread(admit, self._service, route, request.headers.get("Authorization", ""))
-        return read_upload(request, uploads=self._service.uploads, limit=self._service.settings.upload_limit)
+    def _respond(self, route: Route, path: dict[str, str]) -> Response:
+        """Answer a request; what is refused or read stands in the audit log before anybody learns of it."""
+        raw = self._raw(path)
+        try:
+            raw = self._with_body(route, raw)
+            answer = self._answer(route, raw)
+            response = _response(answer)
+        except Refused as refusal:
+            if refusal.entry is not None:
+                self._entries.submit(refusal.entry)
+            raise
+        finally:
+            if raw.upload is not None and raw.upload.path is not None:
+                raw.upload.path.unlink(missing_ok=True)  # unless it has become a task's
+        if answer.entry is not None and not _is_empty(answer):
+            self._entries.submit(msgspec.structs.replace(answer.entry, status=response.status_code))
+        return response
 
-    def _raw(self, path: dict[str, str], upload: Upload | None) -> RawRequest:
-        limit = self._service.settings.request_body_limit
+    def _append(self, entries: Sequence[Entry], _computed: Callable[[], None]) -> list[Exception | None]:
+        with self._service.database.transaction() as session:
+            audit.append(session, self._service.keyring, entries, now=clock.now())
+        return [None] * len(entries)
+
+    def _with_body(self, route: Route, raw: RawRequest) -> RawRequest:
+        """Read the body; a form with a file only of a client that may send one."""
+        if route.form is None or request.mimetype != FORM:
+            return replace(raw, body=read_body(request, limit=self._service.settings.request_body_limit))
+        in_thread(admit, self._service, route, raw)
+        limit = self._service.settings.upload_limit
+        return replace(raw, upload=read_upload(request, uploads=self._service.uploads, limit=limit))
+
+    def _raw(self, path: dict[str, str]) -> RawRequest:
         return RawRequest(
+            address=request.remote_addr or "",
+            id=_request_id(),
             path=path,
             arguments=tuple(request.args.items(multi=True)),
             authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
-            body=b"" if upload else read_body(request, limit=limit),
-            upload=upload,
+            body=b"",
+            upload=None,
             idempotency_key=request.headers.get("Idempotency-Key"),
             prefer=",".join(request.headers.getlist("Prefer")),
             base_url=request.host_url.rstrip("/"),
@@ -156,7 +186,7 @@ class Api:
         if answer.again is None:
             return answer
         with self._service.database.read() as session:
-            return answer.again(session)
+            return replace(answer.again(session), entry=answer.entry)
 
     def _http_problem(self, error: HTTPException) -> Response:
         """Say what Flask itself refuses in the same shape; what is under /v1 is nobody's business without a key."""
@@ -224,6 +254,25 @@ class News:
                 changes.close()
 
 
+def _request_id() -> str:
+    """Return what tells this request from others: the client's word for it, where that is fit for logs, or ours."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+    found: str = g.request_id
+    return found
+
+
+def _with_request_id(response: Response) -> Response:
+    response.headers["X-Request-Id"] = _request_id()
+    return response
+
+
+def _is_empty(answer: Answer) -> bool:
+    """Whether an answer is a page of nothing: the feed's, for who follows it while nothing happens."""
+    return isinstance(answer.body, dict) and answer.body.get("items") == []
+
+
 def _response(answer: Answer) -> Response:
     if isinstance(answer.body, Content):
         return answer.body.response(request.environ)
@@ -244,7 +293,7 @@ def _problem(error: RequestError) -> Response:
 
 
 def _unavailable(error: ServiceError) -> Response:
-    log.warning("A request could not be answered.", error=str(error))
+    log.warning("A request could not be answered.", error=str(error), request_id=_request_id())
     body = {
         "type": "about:blank",
         "title": "Service unavailable",
@@ -256,7 +305,7 @@ def _unavailable(error: ServiceError) -> Response:
 
 def _fault(error: Exception) -> Response:
     """Answer a fault of our own; the log has it, the client does not."""
-    log.error("A request failed.", exc_info=error)
+    log.error("A request failed.", exc_info=error, request_id=_request_id())
     body = {
         "type": "about:blank",
         "title": "Internal server error",

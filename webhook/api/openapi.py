@@ -75,7 +75,8 @@ def document(routes: Sequence[Route], *, services: Mapping[str, str]) -> dict[st
         "info": {
             "title": "webhook",
             "version": webhook.__version__,
-            "description": "Voice moderation: tasks, verdicts, and the events that tell of them.",
+            "description": "Voice moderation: tasks, verdicts, and the events that tell of them. Every answer has the "
+            "header `X-Request-Id`: the request's own, if it is of 1 to 128 letters, digits and `._-`, or a new one.",
         },
         "servers": [{"url": "/"}],
         "security": [{"key": []}],

@@ -74,6 +74,7 @@ ROUTES = (
         body=schemas.ReceiverIn,
         answers={201: schemas.ReceiverMadeOut},
         creates=True,
+        audit="receiver.created",
     ),
     Route(
         method="GET",
@@ -102,5 +103,6 @@ ROUTES = (
         summary="Close a receiver's address",
         call=_delete,
         answers={204: None},
+        audit="receiver.deleted",
     ),
 )

@@ -1,13 +1,14 @@
 """From a request to an answer: who asks, is it well-formed, is it a repetition, what comes back.
 
 A route is a row: method, path, role, schemas, function. The table is the single source of Flask's routing,
-of the check that every route has a role, and of the OpenAPI document.
+of the check that every route has a role, of what stands in the audit log, and of the OpenAPI document.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import IntEnum
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import BaseModel, ValidationError
 
-from webhook import clock
+from webhook import audit, clock
 from webhook.db import alone
 from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
 from webhook.forms import media_type
 from webhook.store import keys as key_store
+from webhook.store.audit import Entry
 from webhook.store.keys import StoredAnswer
 
 if TYPE_CHECKING:
@@ -52,18 +54,27 @@ class Client:
 
     Attributes:
         id: of the API key, `bootstrap` for the key of the settings.
+        name: of the API key.
     """
 
     id: str
+    name: str | None = None
     role: Role
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a route's function sees of a request."""
+    """What a route's function sees of a request.
+
+    Attributes:
+        address: where it came from.
+        id: what tells it from others in logs.
+    """
 
     service: Service
     client: Client
+    address: str
+    id: str
     path: Mapping[str, str]
     query: Any
     body: Any
@@ -81,6 +92,8 @@ class Answer:
         wait_seconds: how long a better answer may be waited for, while the database changes.
         again: gives the better answer; a wait ends when it no longer asks for one.
         load: gives the body of a GET's answer, once its transaction has ended.
+        replayed: whether it was given before, under the same idempotency key.
+        entry: what the audit log must have before the answer is given.
     """
 
     status: int = 200
@@ -89,6 +102,8 @@ class Answer:
     wait_seconds: float = 0
     again: Callable[[Session], Answer] | None = None
     load: Callable[[], Content] | None = None
+    replayed: bool = False
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +119,7 @@ class Route:
         errors: statuses of problem documents, beside those that follow from the rest of the row.
         creates: honours `Idempotency-Key`.
         waits: honours `Prefer: wait`.
+        audit: the word by which the audit log knows it: of every change, and of reading what was said or who read it.
     """
 
     method: str
@@ -118,6 +134,7 @@ class Route:
     errors: tuple[int, ...] = ()
     creates: bool = False
     waits: bool = False
+    audit: str | None = None
     tag: str
 
 
@@ -126,9 +143,13 @@ class RawRequest:
     """A request as it came, read by the web server's side.
 
     Attributes:
+        address: where it came from.
+        id: what tells it from others in logs.
         body: what was read of it, empty where it is a form with a file.
     """
 
+    address: str
+    id: str
     path: Mapping[str, str]
     arguments: tuple[tuple[str, str], ...]
     authorization: str
@@ -147,14 +168,18 @@ class RawRequest:
 def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     """Answer a request; blocks on the database, so call it in a thread.
 
+    What a change says of itself to the audit log is in its transaction; for a GET, it is the caller's to write.
+
     Raises:
         RequestError: the request cannot be met.
         DatabaseError: our own trouble.
     """
-    client = admit(service, route, raw.authorization)
+    client = admit(service, route, raw)
     request = Request(
         service=service,
         client=client,
+        address=raw.address,
+        id=raw.id,
         path=raw.path,
         query=_query(route, raw.arguments),
         body=_body(route, raw),
@@ -165,23 +190,91 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     if route.method == "GET":
         with service.database.read() as session:
             answer = route.call(request, session)
-        return answer if answer.load is None else replace(answer, body=answer.load(), load=None)
+        body = answer.body if answer.load is None else answer.load()
+        return replace(answer, body=body, load=None, entry=_entry(route, raw, client, query=_asked(request.query)))
     with service.database.transaction() as session:
         if route.creates and raw.idempotency_key is not None:
-            return _once(session, route, request=request, raw=raw)
-        return route.call(request, session)
+            answer = _once(session, route, request=request, raw=raw)
+        else:
+            answer = route.call(request, session)
+        entry = _entry(
+            route,
+            raw,
+            client,
+            made=answer.body.get("id") if isinstance(answer.body, dict) else None,
+            status=answer.status,
+            fields=_fields(request.body),
+            replayed=answer.replayed,
+        )
+        if entry is not None:
+            audit.append(session, service.keyring, [entry], now=clock.now())
+        return answer
 
 
-def admit(service: Service, route: Route, authorization: str) -> Client:
+def admit(service: Service, route: Route, raw: RawRequest) -> Client:
     """Return who asks, if a route is for them.
 
     Raises:
-        Unauthorized, Forbidden: it is not.
+        Unauthorized, Refused: it is not.
     """
-    client = authenticate(service, authorization)
+    client = authenticate(service, raw.authorization)
     if client.role < route.role:
-        raise Forbidden(f"This needs the role {route.role.name.lower()}.")
+        entry = _entry(route, raw, client, status=Forbidden.status)
+        raise Refused(f"This needs the role {route.role.name.lower()}.", entry)
     return client
+
+
+class Refused(Forbidden):
+    """The API key's role does not allow this.
+
+    Args:
+        entry: what the audit log must have of it.
+    """
+
+    def __init__(self, message: str, entry: Entry | None) -> None:
+        super().__init__(message)
+        self.entry = entry
+
+
+def _entry(
+    route: Route, raw: RawRequest, client: Client, *, made: str | None = None, status: int | None = None, **more: Any
+) -> Entry | None:
+    """Return what the audit log is to have of a request; None where it is to have nothing.
+
+    Args:
+        made: id of what it was about, where the path names nothing.
+        more: details, of which those are left out that say nothing.
+    """
+    if route.audit is None:
+        return None
+    named = {name: value for name, value in raw.path.items() if _is_id(value)}
+    object_name = next(iter(raw.path), None)
+    object_id = made if object_name is None else named.pop(object_name, None)
+    return Entry(
+        actor=client.id,
+        actor_name=client.name,
+        role=client.role.name.lower(),
+        address=raw.address,
+        request_id=raw.id,
+        action=route.audit,
+        object_id=object_id,
+        status=status,
+        details=audit.details({name: value for name, value in (named | more).items() if value}),
+    )
+
+
+def _asked(query: BaseModel | None) -> dict[str, Any]:
+    return {} if query is None else query.model_dump(mode="json", exclude_unset=True)
+
+
+def _fields(body: BaseModel | None) -> list[str]:
+    """Return which fields a body had, and none of their values: those may be secrets."""
+    return [] if body is None else sorted(body.model_fields_set)
+
+
+def _is_id(value: str) -> bool:
+    """Whether a part of a path may be an id of ours: what else a client makes up is not kept."""
+    return re.fullmatch(r"[0-9a-z_]{1,160}", value) is not None
 
 
 def authenticate(service: Service, authorization: str) -> Client:
@@ -201,7 +294,7 @@ def authenticate(service: Service, authorization: str) -> Client:
         found = key_store.api_key(session, hashlib.sha256(presented).digest())
     if found is None:
         raise Unauthorized("The API key is not known, or was revoked.")
-    return Client(id=found.id, role=Role[found.role.upper()])
+    return Client(id=found.id, name=found.name, role=Role[found.role.upper()])
 
 
 def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:
@@ -295,7 +388,7 @@ def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) 
         if stored.request_digest != digest:
             raise Invalid(("Idempotency-Key", "was used before with another body"))
         kept = msgspec.json.decode(keyring.open(stored.body, **place))
-        return Answer(status=stored.status, body=kept["body"], headers=kept["headers"])
+        return Answer(status=stored.status, body=kept["body"], headers=kept["headers"], replayed=True)
     answer = route.call(request, session)
     kept = msgspec.json.encode({"body": answer.body, "headers": dict(answer.headers)})
     key_store.store_answer(

@@ -167,6 +167,7 @@ ROUTES = (
         body=schemas.SubscriptionIn,
         answers={201: schemas.SubscriptionMadeOut},
         creates=True,
+        audit="subscription.created",
     ),
     Route(
         method="GET",
@@ -196,6 +197,7 @@ ROUTES = (
         call=_patch,
         body=schemas.SubscriptionPatch,
         answers={200: schemas.SubscriptionOut},
+        audit="subscription.changed",
     ),
     Route(
         method="DELETE",
@@ -205,6 +207,7 @@ ROUTES = (
         summary="End a subscription, and forget its deliveries",
         call=_delete,
         answers={204: None},
+        audit="subscription.deleted",
     ),
     Route(
         method="POST",
@@ -214,6 +217,7 @@ ROUTES = (
         summary="Replace the signing secret; the old one signs beside it for 24 hours",
         call=_rotate_secret,
         answers={200: schemas.SecretOut},
+        audit="subscription.secret_rotated",
     ),
     Route(
         method="POST",
@@ -224,6 +228,7 @@ ROUTES = (
         call=_test,
         answers={202: schemas.DeliveryOut},
         errors=(409,),
+        audit="subscription.tested",
     ),
     Route(
         method="POST",
@@ -234,6 +239,7 @@ ROUTES = (
         call=_recover,
         body=schemas.RecoverIn,
         answers={202: schemas.RecoveredOut},
+        audit="subscription.recovered",
     ),
     Route(
         method="GET",
@@ -254,5 +260,6 @@ ROUTES = (
         call=_retry,
         answers={202: schemas.DeliveryOut},
         errors=(409,),
+        audit="delivery.retried",
     ),
 )

@@ -212,6 +212,7 @@ ROUTES = (
         answers={201: schemas.TaskOut},
         creates=True,
         waits=True,
+        audit="task.created",
     ),
     Route(
         method="GET",
@@ -241,6 +242,7 @@ ROUTES = (
         call=_refresh,
         answers={202: schemas.TaskOut},
         errors=(409,),
+        audit="task.refreshed",
     ),
     Route(
         method="POST",
@@ -251,6 +253,7 @@ ROUTES = (
         call=_cancel_task,
         answers={202: schemas.TaskOut, 200: schemas.TaskOut},
         errors=(409,),
+        audit="task.canceled",
     ),
     Route(
         method="POST",
@@ -264,6 +267,7 @@ ROUTES = (
         errors=(409,),
         creates=True,
         waits=True,
+        audit="stream.created",
     ),
     Route(
         method="GET",
@@ -293,5 +297,6 @@ ROUTES = (
         call=_end_stream,
         answers={202: schemas.StreamOut, 200: schemas.StreamOut},
         errors=(409,),
+        audit="stream.canceled",
     ),
 )

@@ -114,5 +114,6 @@ ROUTES = (
         call=_list_slices,
         query=schemas.SliceQuery,
         answers={200: schemas.SlicePage},
+        audit="slices.read",
     ),
 )

@@ -8,7 +8,7 @@ import sys
 import click
 
 import webhook
-from webhook.cli import clients, keys, service
+from webhook.cli import audit, clients, keys, service
 from webhook.errors import ServiceError
 from webhook.sandbox.command import sandbox
 
@@ -21,6 +21,7 @@ _COMMANDS = (
     service.demo,
     service.doctor,
     keys.keys,
+    audit.audit,
     clients.submit,
     clients.watch,
     clients.verdicts,

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import click
 
-from webhook.cli.service import load_settings, prepare_database
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from webhook.bootstrap import Service
+from webhook.cli.service import note, open_service
 
 _KEY_PREFIX = "wk_"
 
@@ -34,11 +27,12 @@ def create_key(name: str, role: str) -> None:
 
     key = _KEY_PREFIX + secrets.token_urlsafe(32)
     now = clock.now()
-    with _service() as service, service.database.transaction() as session:
+    key_id = clock.new_id("key", now)
+    with open_service() as service, service.database.transaction() as session:
         key_store.insert_api_key(
             session,
             key_store.ApiKey(
-                id=clock.new_id("key", now),
+                id=key_id,
                 name=name,
                 role=role,
                 digest=hashlib.sha256(key.encode()).digest(),
@@ -46,6 +40,7 @@ def create_key(name: str, role: str) -> None:
                 revoked_at=None,
             ),
         )
+        note(session, service, "key.created", key_id, now=now, name=name, role=role)
     click.echo(key)
 
 
@@ -55,7 +50,7 @@ def list_keys() -> None:
     from webhook.clock import rfc3339
     from webhook.store import keys as key_store
 
-    with _service() as service, service.database.read() as session:
+    with open_service() as service, service.database.read() as session:
         found = key_store.list_api_keys(session)
     for key in found:
         state = "live" if key.revoked_at is None else f"revoked {rfc3339(key.revoked_at)}"
@@ -69,22 +64,11 @@ def revoke_key(key_id: str) -> None:
     from webhook import clock
     from webhook.store import keys as key_store
 
-    with _service() as service, service.database.transaction() as session:
-        revoked = key_store.revoke_api_key(session, key_id, now=clock.now())
+    with open_service() as service, service.database.transaction() as session:
+        now = clock.now()
+        revoked = key_store.revoke_api_key(session, key_id, now=now)
+        if revoked:
+            note(session, service, "key.revoked", key_id, now=now)
     if not revoked:
         raise click.ClickException(f"There is no live key of the id {key_id}; `webhook keys list` shows them.")
     click.echo(f"{key_id} is revoked.")
-
-
-@contextmanager
-def _service() -> Iterator[Service]:
-    """Put the parts together for a command; the database is migrated where it was not."""
-    from webhook import bootstrap
-
-    settings = load_settings()
-    prepare_database(settings)
-    service = bootstrap.build(settings)
-    try:
-        yield service
-    finally:
-        service.database.close()

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+    from typing import Any
+
+    from webhook.bootstrap import Service
+    from webhook.db import Session
     from webhook.settings import Settings
 
 
@@ -31,6 +38,39 @@ def prepare_database(settings: Settings) -> None:
         click.echo(
             f"webhook: made an encryption key in {made}. Keep a copy: without it the database cannot be read.", err=True
         )
+
+
+@contextmanager
+def open_service() -> Iterator[Service]:
+    """Put the parts together for a command; the database is migrated where it was not."""
+    from webhook import bootstrap
+
+    settings = load_settings()
+    prepare_database(settings)
+    service = bootstrap.build(settings)
+    try:
+        yield service
+    finally:
+        service.database.close()
+
+
+def note(session: Session, service: Service, action: str, object_id: str, *, now: datetime, **details: Any) -> None:
+    """Append to the audit log what a command does, in its transaction and as the last of it."""
+    from webhook import audit
+    from webhook.store.audit import Entry
+
+    entry = Entry(actor=f"cli:{_user()}", action=action, object_id=object_id, details=audit.details(details))
+    audit.append(session, service.keyring, [entry], now=now)
+
+
+def _user() -> str:
+    """Return who runs this process, by the system's word for it and not the environment's."""
+    import pwd  # not everywhere, and wanted here alone
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # as in a container
+        return str(os.getuid())
 
 
 @click.command()
