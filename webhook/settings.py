@@ -201,6 +201,12 @@ class Settings:
     bind: tuple[str, int] = _setting(
         "WEBHOOK_BIND", _bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
     )
+    callback_bind: tuple[str, int] | None = _setting(
+        "WEBHOOK_CALLBACK_BIND",
+        _bind,
+        default=None,
+        mend="Set it to an address of its own for callbacks, such as 127.0.0.1:8001, or leave it out.",
+    )
     public_url: str | None = _setting(
         "WEBHOOK_PUBLIC_URL",
         _base_url,
@@ -497,6 +503,12 @@ def load(environ: Mapping[str, str]) -> Settings:
     values["api_key"] = values["api_key"] or values["admin_key"]
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
     values["web_concurrency"] = _web_concurrency(values["web_concurrency"], values["database_url"])
+    if values["callback_bind"] == values["bind"]:
+        raise SettingError(
+            "WEBHOOK_CALLBACK_BIND",
+            "is the address of WEBHOOK_BIND",
+            "Set it to another, or leave it out: then one address answers everything.",
+        )
     if values["delivery_lease"] <= values["delivery_timeout"]:
         raise SettingError(
             "WEBHOOK_DELIVERY_LEASE_SECONDS",

@@ -7,6 +7,7 @@ disk or a long poll, costs a greenlet, and no lock of a library changes its mean
 
 from __future__ import annotations
 
+import errno
 import gc
 import time
 from contextlib import suppress
@@ -21,10 +22,12 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.http import errors
 from gunicorn.workers.ggevent import GeventWorker
 
+from webhook.api.headers import SECURITY
 from webhook.api.routing import PROBLEM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
     from flask import Flask
     from greenlet import greenlet
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEPALIVE_SECONDS = 75
+_FIRST_SECONDS = 20  # within which a connection's first request has come, all but its body
+_UNTAKEN_SECONDS = 60  # after which a connection is ended whose other side takes nothing of an answer
 _LONGEST_REQUEST_LINE = 8190  # gunicorn's own highest bound
 _GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
@@ -47,16 +52,18 @@ class _Wait:
     """A connection's wait for its next request; a context manager.
 
     Args:
-        waiting: since when each connection waits, on the clock of `time.monotonic`.
+        waiting: until when each connection waits, on the clock of `time.monotonic`.
+        seconds: how long this one does, unless it is its first wait, which `handle` has begun.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_seconds", "_waiting")
 
-    def __init__(self, waiting: dict[greenlet, float]) -> None:
+    def __init__(self, waiting: dict[greenlet, float], seconds: float) -> None:
         self._waiting = waiting
+        self._seconds = seconds
 
     def __enter__(self) -> None:
-        self._waiting[gevent.getcurrent()] = time.monotonic()
+        self._waiting.setdefault(gevent.getcurrent(), time.monotonic() + self._seconds)
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> bool:
         del self._waiting[gevent.getcurrent()]
@@ -72,21 +79,45 @@ class CooperativeWorker(GeventWorker):
         self._waiting: dict[greenlet, float] = {}
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
+    def load_wsgi(self) -> None:
+        """Load the application of each address; gunicorn keeps the addresses in the order of the settings."""
+        super().load_wsgi()  # type: ignore[no-untyped-call] # gunicorn has no types
+        apps: Sequence[WSGIApplication] = self.wsgi
+        names = [listener.getsockname() for listener in self.sockets]
+        by_name = {(name[0], str(name[1])): app for name, app in zip(names, apps, strict=True)}
+        self.wsgi = apps[0] if len(apps) == 1 else _ByAddress(by_name)
+
     def timeout_ctx(self) -> _Wait:
         """Bound a connection's wait for its next request: by `notify`, since a timer of its own costs more."""
-        return _Wait(self._waiting)
+        return _Wait(self._waiting, self.cfg.keepalive)
 
     def notify(self) -> None:
         """Tell gunicorn every second that we live; end connections that waited long, or all that wait when stopping."""
         super().notify()  # type: ignore[no-untyped-call] # gunicorn has no types
-        latest = time.monotonic() - (self.cfg.keepalive if self.alive else 0)
-        for connection, since in self._waiting.items():
-            if since <= latest:
-                gevent.get_hub().loop.run_callback(self._end, connection, since)
+        now = time.monotonic()
+        for connection, until in self._waiting.items():
+            if until <= now or not self.alive:
+                gevent.get_hub().loop.run_callback(self._end, connection, until)
 
-    def _end(self, connection: greenlet, since: float) -> None:
-        if self._waiting.get(connection) == since:  # or its request has come meanwhile
+    def _end(self, connection: greenlet, until: float) -> None:
+        if self._waiting.get(connection) == until:  # or its request has come meanwhile
             connection.throw(_Over)
+
+    def handle(self, listener: object, client: Any, address: object) -> None:
+        """Serve a connection, which has not as long for its first request as for those that follow."""
+        connection = gevent.getcurrent()
+        self._waiting[connection] = time.monotonic() + _FIRST_SECONDS
+        try:
+            super().handle(listener, client, address)  # type: ignore[no-untyped-call] # gunicorn has no types
+        finally:
+            self._waiting.pop(connection, None)
+
+    def handle_request(self, listener_name: object, request: object, client: object, address: object) -> None:
+        """Answer a request; who takes nothing of the answer counts as gone."""
+        try:
+            super().handle_request(listener_name, request, client, address)  # type: ignore[no-untyped-call]
+        except TimeoutError as error:
+            raise BrokenPipeError(errno.EPIPE, "the answer was not taken") from error
 
     def handle_error(self, _request: object, client: Any, _address: object, error: Exception) -> None:
         """Answer what cannot be parsed, without a word of it: it may hold a key, a token or a transcript."""
@@ -99,16 +130,19 @@ class CooperativeWorker(GeventWorker):
         problem = {"type": "about:blank", "title": status.phrase, "status": status.value}
         body = msgspec.json.encode(problem | {"detail": "The request is not HTTP/1.1 within this server's limits."})
         head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in SECURITY.items())
         head += f"Content-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n\r\n"
         with suppress(OSError):  # who sends such may be gone
             client.sendall(head.encode() + body)
 
     def patch(self) -> None:
-        """Make the listening sockets gevent's, which is all that the server needs."""
+        """Make the listening sockets gevent's, which is all that the server needs; connections have their options."""
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in self.sockets
         ]
+        for listener in self.sockets:  # Linux minds it while the other side's window is shut, too
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNTAKEN_SECONDS * 1000)
 
 
 _PARSE_STATUSES = {
@@ -119,26 +153,37 @@ _PARSE_STATUSES = {
 }
 
 
+class _ByAddress:
+    """Hands each request to the application of the address that it came in at, whatever its Host says."""
+
+    def __init__(self, apps: Mapping[tuple[str, str], WSGIApplication]) -> None:
+        self._apps = apps
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self._apps[environ["SERVER_NAME"], environ["SERVER_PORT"]](environ, start_response)
+
+
 class Web(BaseApplication):
     """gunicorn, configured by our settings alone.
 
     Args:
-        make_app: called in each worker, after the fork.
+        make_apps: called in each worker, after the fork; one for each address, in the order of `load_config`.
     """
 
-    def __init__(self, settings: Settings, make_app: Callable[[], Flask]) -> None:
+    def __init__(self, settings: Settings, make_apps: Callable[[], Sequence[Flask]]) -> None:
         self._settings = settings
-        self._make_app = make_app
+        self._make_apps = make_apps
         super().__init__()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def load_config(self) -> None:
         """Set what gunicorn would read from its command line and files."""
-        host, port = self._settings.bind
+        binds = [bind for bind in (self._settings.bind, self._settings.callback_bind) if bind is not None]
         options: dict[str, Any] = {
-            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in binds],
             "workers": self._settings.web_concurrency,
             "worker_class": "webhook.web.CooperativeWorker",
             "limit_request_line": _LONGEST_REQUEST_LINE,
+            "forwarder_headers": "",  # a header may not say which path is asked for: a proxy lets some through only
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "accesslog": None,
@@ -149,6 +194,6 @@ class Web(BaseApplication):
         for name, value in options.items():
             self.cfg.set(name, value)  # type: ignore[union-attr] # set by then
 
-    def load(self) -> Flask:
-        """Return the application."""
-        return self._make_app()
+    def load(self) -> Sequence[Flask]:
+        """Return the applications."""
+        return self._make_apps()

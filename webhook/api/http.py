@@ -19,7 +19,8 @@ from werkzeug.exceptions import HTTPException
 
 from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.content import Content
-from webhook.api.docs import PAGE
+from webhook.api.docs import PAGE, page_headers
+from webhook.api.headers import secure
 from webhook.api.routing import (
     FORM,
     JSON,
@@ -31,6 +32,7 @@ from webhook.api.routing import (
     admit,
     authenticate,
     problem,
+    refuse_compressed,
     respond,
 )
 from webhook.api.uploads import read_upload
@@ -59,6 +61,7 @@ ROUTES: tuple[Route, ...] = (
 )
 
 _LOOK_SECONDS = 0.02
+_SMALL_BYTES = 16 * 1024  # of a body that is read before it is known whose it is
 _RETRY_AFTER = {"Retry-After": "5"}
 
 
@@ -86,23 +89,22 @@ class Api:
                 methods=[route.method],
                 provide_automatic_options=False,
             )
+        register_liveness(app)
         for path, view in (
             ("/openapi.json", lambda: Response(in_thread(self._openapi), content_type=JSON)),
-            ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8")),
-            ("/livez", lambda: _json(200, {"status": "ok"})),
+            ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8", headers=page_headers())),
             ("/readyz", self._readiness),
             ("/metrics", self._exposition),
         ):
             app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
         app.register_error_handler(HTTPException, self._http_problem)
-        app.register_error_handler(Exception, _fault)
 
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
             upload: Upload | None = None
             try:
                 upload = self._upload(route)
-                answer = self._answer(route, self._raw(path, upload))
+                answer = self._answer(route, self._raw(route, path, upload))
                 response = _response(answer)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
@@ -126,17 +128,27 @@ class Api:
         """Read a form with a file, of a client that may send one; None where the body is something else."""
         if route.form is None or request.mimetype != FORM:
             return None
-        in_thread(admit, self._service, route, request.headers.get("Authorization", ""))
+        self._admit(route)
+        refuse_compressed(request.headers.get("Content-Encoding", ""))
         return read_upload(request, uploads=self._service.uploads, limit=self._service.settings.upload_limit)
 
-    def _raw(self, path: dict[str, str], upload: Upload | None) -> RawRequest:
-        limit = self._service.settings.request_body_limit
+    def _admit(self, route: Route) -> None:
+        in_thread(admit, self._service, route, request.headers.get("Authorization", ""))
+
+    def _read_body(self, route: Route) -> bytes:
+        """Read a body, and a large one only of who may send it: strangers could fill the memory."""
+        if (request.content_length or 0) > _SMALL_BYTES or "Transfer-Encoding" in request.headers:
+            self._admit(route)
+        return read_body(request, limit=self._service.settings.request_body_limit)
+
+    def _raw(self, route: Route, path: dict[str, str], upload: Upload | None) -> RawRequest:
         return RawRequest(
             path=path,
             arguments=tuple(request.args.items(multi=True)),
             authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
-            body=b"" if upload else read_body(request, limit=limit),
+            content_coding=request.headers.get("Content-Encoding", ""),
+            body=b"" if upload else self._read_body(route),
             upload=upload,
             idempotency_key=request.headers.get("Idempotency-Key"),
             prefer=",".join(request.headers.getlist("Prefer")),
@@ -167,10 +179,7 @@ class Api:
                 return _problem(refusal)
             except ServiceError as trouble:
                 return _unavailable(trouble)
-        status = error.code or 500
-        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
-        headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
-        return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
+        return _http_problem(error)
 
     def _openapi(self) -> bytes:
         """Return the description, made when it is first asked for: it takes a tenth of a second."""
@@ -185,6 +194,16 @@ class Api:
     def _exposition(self) -> Response:
         text = in_thread(health.exposition, self._service, self._metrics)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def register_liveness(app: Flask) -> None:
+    """Put on an application what each address answers alike: `/livez`, and errors."""
+    app.add_url_rule(
+        "/livez", "/livez", lambda: _json(200, {"status": "ok"}), methods=["GET"], provide_automatic_options=False
+    )
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _fault)
+    app.after_request(secure)
 
 
 class News:
@@ -241,6 +260,13 @@ def _json(status: int, body: Any, headers: Any = None) -> Response:
 
 def _problem(error: RequestError) -> Response:
     return Response(msgspec.json.encode(problem(error)), error.status, headers=error.headers, content_type=PROBLEM)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    status = error.code or 500
+    body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
+    headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
+    return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
 
 
 def _unavailable(error: ServiceError) -> Response:

@@ -126,6 +126,7 @@ class RawRequest:
     """A request as it came, read by the web server's side.
 
     Attributes:
+        content_coding: `Content-Encoding`, which must be none.
         body: what was read of it, empty where it is a form with a file.
     """
 
@@ -133,6 +134,7 @@ class RawRequest:
     arguments: tuple[tuple[str, str], ...]
     authorization: str
     content_type: str
+    content_coding: str
     body: bytes
     upload: Upload | None
     idempotency_key: str | None
@@ -222,6 +224,7 @@ def _body(route: Route, raw: RawRequest) -> Any:
         return _validated(route.form, fields | ({"file": raw.upload.name} if raw.upload.path else {}))
     if route.body is None:
         return None
+    refuse_compressed(raw.content_coding)
     if media_type(raw.content_type) != JSON:
         raise UnsupportedMedia("Send the body as application/json, in UTF-8.")
     try:
@@ -239,10 +242,20 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The body is not JSON, or not in UTF-8."""
+    """The body is not JSON, not in UTF-8, or compressed."""
 
     status = 415
     title = "Unsupported media type"
+
+
+def refuse_compressed(content_coding: str) -> None:
+    """Refuse a body in any `Content-Encoding`: a small one could become a very large one.
+
+    Raises:
+        UnsupportedMedia: it has one.
+    """
+    if content_coding:
+        raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
 
 
 def _validated(model: type[BaseModel], value: object) -> BaseModel:

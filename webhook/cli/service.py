@@ -46,6 +46,9 @@ def serve() -> None:
         prepare_database(settings)
         host, port = settings.bind
         click.echo(f"webhook: listening on http://{host}:{port} (API description: /docs)", err=True)
+        if settings.callback_bind is not None:
+            host, port = settings.callback_bind
+            click.echo(f"webhook: listening on http://{host}:{port} for callbacks alone", err=True)
 
     sys.exit(processes.serve(settings, prepare=prepare))
 

@@ -212,16 +212,31 @@ def _processes(settings: Settings, database: Database | None) -> Iterator[Check]
 
 
 def _web(settings: Settings) -> Check:
-    """Check that the address is free, or that it is this service that answers there."""
-    host, port = settings.bind
+    """Check that the addresses are free, or that it is this service that answers there."""
+    shown = _shown(settings.bind)
     try:
         processes.check_bind(settings)
     except SettingError as error:
-        asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        if "dependencies" in (_fetch(f"http://{f'[{asked}]' if ':' in asked else asked}:{port}/readyz") or {}):
-            return ok("web", f"It answers on {host}:{port}.")
-        return wrong("web", f"What listens there is not this service. {error}")
-    return warning("web", f"Nothing listens on {host}:{port}: it is not running.", mend="Start `webhook serve`.")
+        if "dependencies" not in _answer(settings.bind, "/readyz"):
+            return wrong("web", f"What listens there is not this service. {error}")
+        if settings.callback_bind is None:
+            return ok("web", f"It answers on {shown}.")
+        callbacks = f"{_shown(settings.callback_bind)} (WEBHOOK_CALLBACK_BIND)"
+        if "status" in _answer(settings.callback_bind, "/livez"):
+            return ok("web", f"It answers on {shown}, and callbacks alone on {callbacks}.")
+        mend = "Restart it with this setting; it says so if another program listens there."
+        return wrong("web", f"It answers on {shown}, and not on {callbacks}.", mend=mend)
+    return warning("web", f"Nothing listens on {shown}: it is not running.", mend="Start `webhook serve`.")
+
+
+def _shown(bind: tuple[str, int]) -> str:
+    return f"{bind[0]}:{bind[1]}"
+
+
+def _answer(bind: tuple[str, int], path: str) -> dict[str, Any]:
+    """Get what an address of this machine answers; empty where it is no JSON object."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind[0], bind[0])
+    return _fetch(f"http://{f'[{host}]' if ':' in host else host}:{bind[1]}{path}") or {}
 
 
 def _fetch(url: str) -> dict[str, Any] | None:

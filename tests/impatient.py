@@ -1,0 +1,18 @@
+"""`python -m tests.impatient …` is `webhook …` whose web process waits seconds where it waits a minute otherwise."""
+
+from __future__ import annotations
+
+from webhook import bodies, web
+from webhook.cli import main
+
+FIRST_SECONDS = 2
+BODY_SECONDS = 2
+UNTAKEN_SECONDS = 2
+KEEPALIVE_SECONDS = 30
+
+if __name__ == "__main__":
+    web._FIRST_SECONDS = FIRST_SECONDS
+    web._UNTAKEN_SECONDS = UNTAKEN_SECONDS
+    web._KEEPALIVE_SECONDS = KEEPALIVE_SECONDS
+    bodies.LONGEST_SECONDS = BODY_SECONDS
+    main()
