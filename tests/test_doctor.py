@@ -404,7 +404,7 @@ def test_quarantined_callbacks_are_told_with_their_most_frequent_diagnosis(
         )
     check = found(environ, "quarantine")
     assert check.state == "wrong"
-    assert check.finding == "4 callbacks failed verification; of the newest 4, 2: It is other_uid."
+    assert check.finding == "4 callbacks failed verification; 2 of them: It is other_uid."
 
 
 def test_unreadable_callbacks_are_worth_a_look(environ: dict[str, str], service: Service) -> None:

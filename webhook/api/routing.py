@@ -26,7 +26,6 @@ from webhook.store.keys import StoredAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from webhook.api.content import Content
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
@@ -80,7 +79,7 @@ class Answer:
         body: plain values for JSON, or `content.Content`; None is an empty answer.
         wait_seconds: how long a better answer may be waited for, while the database changes.
         again: gives the better answer; a wait ends when it no longer asks for one.
-        load: gives the body of a GET's answer, once its transaction has ended.
+        load: gives the body of an answer once its transaction has ended; may open others.
     """
 
     status: int = 200
@@ -88,7 +87,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: float = 0
     again: Callable[[Session], Answer] | None = None
-    load: Callable[[], Content] | None = None
+    load: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,11 +166,12 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     if route.method == "GET":
         with service.database.read() as session:
             answer = route.call(request, session)
-        return answer if answer.load is None else replace(answer, body=answer.load(), load=None)
-    with service.database.transaction() as session:
-        if route.creates and raw.idempotency_key is not None:
-            return _once(session, route, request=request, raw=raw)
-        return route.call(request, session)
+    else:
+        with service.database.transaction() as session:
+            if route.creates and raw.idempotency_key is not None:
+                return _once(session, route, request=request, raw=raw)
+            answer = route.call(request, session)
+    return answer if answer.load is None else replace(answer, body=answer.load(), load=None)
 
 
 def admit(service: Service, route: Route, authorization: str) -> Client:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import http.client
 import os
-import re
 import shutil
 import sys
 from collections import Counter
@@ -50,7 +49,6 @@ _OTHERS_MAY = 0o077
 _FETCH_SECONDS = 4.0
 _FETCH_BYTES = 65_536
 _MISSED_BEATS = 3
-_ACCOUNT_UID = re.compile(r"[0-9]{16}")  # Alibaba Cloud, Account Center, "View your Alibaba Cloud account ID"
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 _NOT_A_RAM_USERS = "A RAM user's will not do: the platform hashes the account's into every checksum."
 
@@ -283,7 +281,7 @@ def _uid(settings: Settings) -> Check:
         finding = "WEBHOOK_PLATFORM_UID is not set, so no callback can be verified, and none is asked for."
         mend = f"Set it to the UID of the Alibaba Cloud account (top right in the console). {_NOT_A_RAM_USERS}"
         return wrong(name, finding, mend=mend)
-    if not _ACCOUNT_UID.fullmatch(uid):
+    if not signatures.ACCOUNT_UID.fullmatch(uid):
         mend = f"Compare it with the account ID in the console. {_NOT_A_RAM_USERS}"
         return warning(name, f"{uid} does not look like an account's UID, which has 16 digits.", mend=mend)
     return ok(name, f"{uid}.")
