@@ -135,6 +135,7 @@ def test_each_address_answers_its_own_and_nothing_else(apart: Apart) -> None:
     assert len(apart.api.items("/v1/verdicts", data_id="said")) == 1
     for client in apart:
         assert client.get("/livez", key=NO_KEY).status == 200
+        assert f"webhook: listening on {client.url}" in apart.api.command.log
 
 
 def test_the_callbacks_address_has_no_page_and_no_route_of_the_api(apart: Apart) -> None:
@@ -487,6 +488,37 @@ def test_strangers_cannot_make_the_service_keep_large_bodies(apart: Apart) -> No
         with connection_to(apart.api) as connection:
             connection.sendall(post("/v1/tasks", headers))  # and nothing of the body
             assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+
+
+UNWANTED = {"a callback": ("callbacks", "/callbacks/nobodys"), "no key": ("api", "/v1/tasks"), "no path": ("api", "/x")}
+
+
+@pytest.mark.parametrize(("address", "target"), UNWANTED.values(), ids=UNWANTED)
+def test_a_body_that_nobody_wants_is_thrown_away_and_the_connection_goes_on(
+    apart: Apart, address: str, target: str
+) -> None:
+    before = memory_kib(apart.api)
+    with connection_to(at(apart, address)) as connection:
+        connection.sendall(post(target, {"Content-Type": FORM, "Transfer-Encoding": "chunked"}))
+        began = time.monotonic()
+        for _ in range(30):
+            connection.sendall(b"100000\r\n" + b"x" * 0x100000 + b"\r\n")
+        connection.sendall(b"0\r\n\r\n" + NEXT)
+        answered = b""
+        while answered.count(b"HTTP/1.1 ") < 2:
+            answered += connection.recv(65536)
+    statuses = re.findall(rb"HTTP/1\.1 (\d\d\d) ", answered)
+    assert (statuses[0] in {b"401", b"404"}, statuses[1]) == (True, b"200")
+    assert time.monotonic() - began < impatient.UNWANTED_SECONDS
+    assert memory_kib(apart.api) - before < MOST_GROWTH_KIB
+
+
+@pytest.mark.parametrize(("address", "target"), UNWANTED.values(), ids=UNWANTED)
+def test_a_body_that_nobody_wants_and_that_does_not_end_is_cut_off(apart: Apart, address: str, target: str) -> None:
+    with connection_to(at(apart, address)) as connection:
+        connection.sendall(post(target, {"Content-Type": FORM, "Content-Length": "1000000000"}))
+        assert re.match(rb"HTTP/1\.1 40[14] ", connection.recv(65536))
+        until(lambda: trickle(connection, b"x" * 1000), seconds=impatient.UNWANTED_SECONDS + LONGEST_ANSWER_SECONDS)
 
 
 def test_many_who_are_slow_do_not_keep_the_others_waiting(apart: Apart, path: str) -> None:

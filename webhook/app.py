@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from webhook.api.http import Api, register_liveness
+from webhook.bodies import without_rest
 from webhook.callbacks import CallbackReceiver
 from webhook.metrics import Metrics
 
@@ -21,12 +22,12 @@ def create_apps(service: Service) -> tuple[Flask, ...]:
     process, after the fork.
     """
     metrics = Metrics()
-    app = Flask("webhook", static_folder=None)
+    app = _empty_app()
     Api(service, metrics).register(app)
     if service.settings.callback_bind is None:
         _take_callbacks(app, service, metrics)
         return (app,)
-    public = Flask("webhook", static_folder=None)
+    public = _empty_app()
     register_liveness(public)
     _take_callbacks(public, service, metrics)
     return app, public
@@ -35,6 +36,12 @@ def create_apps(service: Service) -> tuple[Flask, ...]:
 def create_app(service: Service) -> Flask:
     """Make the application of `WEBHOOK_BIND`."""
     return create_apps(service)[0]
+
+
+def _empty_app() -> Flask:
+    app = Flask("webhook", static_folder=None)
+    app.wsgi_app = without_rest(app.wsgi_app)  # type: ignore[method-assign,assignment] # Flask's way
+    return app
 
 
 def _take_callbacks(app: Flask, service: Service, metrics: Metrics) -> None:

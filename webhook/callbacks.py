@@ -18,7 +18,7 @@ from werkzeug.wrappers import Request, Response
 
 from webhook import clock, forms
 from webhook.batching import Batcher
-from webhook.bodies import read_body
+from webhook.bodies import read_body, then_discarded
 from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, Overloaded, ServiceError
 from webhook.quarantine import Claim
 from webhook.store import tasks as task_store
@@ -41,6 +41,7 @@ log = structlog.get_logger()
 
 _LARGE_BYTES = 256 * 1024  # hashing and parsing more than this takes milliseconds
 _HELD_BYTES = 128 * 1024 * 1024  # of bodies being worked on at once; more wait at the sender, told by 503
+_OK = 200
 _RETRY_AFTER_SECONDS = "5"
 
 
@@ -101,7 +102,9 @@ class CallbackReceiver:
         def front(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             place, _, token = environ["PATH_INFO"].rpartition("/")
             if place == "/callbacks" and token and environ["REQUEST_METHOD"] == "POST":
-                return self._respond(Request(environ), token)(environ, start_response)
+                response = self._respond(Request(environ), token)
+                answer = response(environ, start_response)
+                return answer if response.status_code == _OK else then_discarded(answer, environ)  # a 200's was read
             return wsgi_app(environ, start_response)
 
         return front

@@ -499,7 +499,7 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
     values["allowed_private_networks"] = values["allowed_private_networks"] or ()
     values["services"] = values["services"] or {}
-    values["api_url"] = values["api_url"] or _local_url(*values["bind"])
+    values["api_url"] = values["api_url"] or local_url(*values["bind"])
     values["api_key"] = values["api_key"] or values["admin_key"]
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
     values["web_concurrency"] = _web_concurrency(values["web_concurrency"], values["database_url"])
@@ -533,10 +533,14 @@ def _web_concurrency(wanted: int | None, database_url: str) -> int:
 _WEB_PROCESSES = 2  # where several can write
 
 
-def _local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int) -> str:
     """Return where a service that listens there is reached on its own machine."""
-    reached = _LOOPBACK.get(host, host)
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    return f"http://{authority(_LOOPBACK.get(host, host), port)}"
+
+
+def authority(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _regional(region: str) -> str:

@@ -24,6 +24,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from webhook.api.headers import SECURITY
 from webhook.api.routing import PROBLEM
+from webhook.settings import authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -179,7 +180,7 @@ class Web(BaseApplication):
         """Set what gunicorn would read from its command line and files."""
         binds = [bind for bind in (self._settings.bind, self._settings.callback_bind) if bind is not None]
         options: dict[str, Any] = {
-            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in binds],
+            "bind": [authority(*bind) for bind in binds],
             "workers": self._settings.web_concurrency,
             "worker_class": "webhook.web.CooperativeWorker",
             "limit_request_line": _LONGEST_REQUEST_LINE,

@@ -37,6 +37,7 @@ def prepare_database(settings: Settings) -> None:
 def serve() -> None:
     """Migrate the database, then run web and worker together."""
     from webhook import processes
+    from webhook.settings import authority
 
     settings = load_settings()
     processes.check_uploads(settings)
@@ -44,11 +45,11 @@ def serve() -> None:
 
     def prepare() -> None:
         prepare_database(settings)
-        host, port = settings.bind
-        click.echo(f"webhook: listening on http://{host}:{port} (API description: /docs)", err=True)
+        click.echo(f"webhook: listening on http://{authority(*settings.bind)} (API description: /docs)", err=True)
         if settings.callback_bind is not None:
-            host, port = settings.callback_bind
-            click.echo(f"webhook: listening on http://{host}:{port} for callbacks alone", err=True)
+            click.echo(
+                f"webhook: listening on http://{authority(*settings.callback_bind)} for callbacks alone", err=True
+            )
 
     sys.exit(processes.serve(settings, prepare=prepare))
 

@@ -31,7 +31,7 @@ from webhook.db import open_database
 from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
 from webhook.errors import DatabaseError, DecryptionError, PlatformError, ServiceError, SettingError
-from webhook.settings import Settings
+from webhook.settings import Settings, authority, local_url
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import receivers as receiver_store
@@ -211,30 +211,20 @@ def _processes(settings: Settings, database: Database | None) -> Iterator[Check]
 
 def _web(settings: Settings) -> Check:
     """Check that the addresses are free, or that it is this service that answers there."""
-    shown = _shown(settings.bind)
+    shown = authority(*settings.bind)
     try:
         processes.check_bind(settings)
     except SettingError as error:
-        if "dependencies" not in _answer(settings.bind, "/readyz"):
+        if "dependencies" not in (_fetch(f"{local_url(*settings.bind)}/readyz") or {}):
             return wrong("web", f"What listens there is not this service. {error}")
         if settings.callback_bind is None:
             return ok("web", f"It answers on {shown}.")
-        callbacks = f"{_shown(settings.callback_bind)} (WEBHOOK_CALLBACK_BIND)"
-        if "status" in _answer(settings.callback_bind, "/livez"):
+        callbacks = f"{authority(*settings.callback_bind)} (WEBHOOK_CALLBACK_BIND)"
+        if "status" in (_fetch(f"{local_url(*settings.callback_bind)}/livez") or {}):
             return ok("web", f"It answers on {shown}, and callbacks alone on {callbacks}.")
         mend = "Restart it with this setting; it says so if another program listens there."
         return wrong("web", f"It answers on {shown}, and not on {callbacks}.", mend=mend)
     return warning("web", f"Nothing listens on {shown}: it is not running.", mend="Start `webhook serve`.")
-
-
-def _shown(bind: tuple[str, int]) -> str:
-    return f"{bind[0]}:{bind[1]}"
-
-
-def _answer(bind: tuple[str, int], path: str) -> dict[str, Any]:
-    """Get what an address of this machine answers; empty where it is no JSON object."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind[0], bind[0])
-    return _fetch(f"http://{f'[{host}]' if ':' in host else host}:{bind[1]}{path}") or {}
 
 
 def _fetch(url: str) -> dict[str, Any] | None:
