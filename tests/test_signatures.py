@@ -257,6 +257,7 @@ def test_every_diagnosis_leads_to_a_mended_configuration_that_verifies() -> None
         (b'{"a":"1+1"}', b'{"a":"1 1"}', "plus_as_space"),
         (b'{"a":"1 1"}', b'{"a":"1+1"}', "space_as_plus"),
         (b'{"a":"1 1"}', b"%7B%22a%22%3A%221+1%22%7D", "percent_encoded"),
+        (b'{"a":"1 1"}', b"%257B%2522a%2522%253A%25221%2B1%2522%257D", "percent_encoded"),
         (b'{"a":"1 1"}', b"%7b%22a%22%3a%221%201%22%7d", "percent_encoded"),
     ],
 )
@@ -276,10 +277,9 @@ def test_several_faults_at_once_are_all_told() -> None:
 
 
 @pytest.mark.parametrize("crypt_type", ["SHA256", "SM3"])
-def test_nothing_is_made_up_where_nothing_matches(crypt_type: CryptType) -> None:
-    found = diagnose(
-        crypt_type=crypt_type, checksum="0" * 64, uids=[UID, OTHER_UID, UID], seed=SEED, content=b'{"a": 1}'
-    )
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"%257B%257D", b"%7B+%7D"])
+def test_nothing_is_made_up_where_nothing_matches(crypt_type: CryptType, content: bytes) -> None:
+    found = diagnose(crypt_type=crypt_type, checksum="0" * 64, uids=[UID, OTHER_UID, UID], seed=SEED, content=content)
     assert found is None
 
 

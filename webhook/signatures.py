@@ -186,7 +186,8 @@ REASONS: Final[dict[str, str]] = {
     "the form twice, or never encoded its plus signs.",
     "space_as_plus": "The content matches once its plus signs are spaces again: something on the way encoded the form "
     "anew, or decoded it by another rule.",
-    "percent_encoded": "The content matches once it is percent-decoded: something on the way encoded the form twice.",
+    "percent_encoded": "The content matches once it is percent-decoded: something on the way encoded the form more "
+    "than once.",
     "upper_case": "The checksum matches but for its case: something on the way turned it to upper case, the "
     "platform sends lower case.",
     "unlikely_uid": "No known mistake matches, but the UID in use has not the 16 digits of an account's, so it may "
@@ -203,6 +204,9 @@ _MOST_HASHED_BYTES: Final = 256 * 1024 * 1024
 """What one diagnosis may hash, half a second's work; a small content counts as `_TRY_BYTES`."""
 
 _TRY_BYTES: Final = 4096
+
+_MOST_ENCODINGS: Final = 2
+"""Times beyond the first that a form may have been encoded."""
 
 ACCOUNT_UID: Final = re.compile(r"[0-9]{16}")
 """Alibaba Cloud, Account Center, "View your Alibaba Cloud account ID"."""
@@ -295,8 +299,11 @@ def _repairs(content: bytes) -> Iterator[tuple[str | None, bytes]]:
         yield "plus_as_space", content.replace(b" ", b"+")
     if b"+" in content:
         yield "space_as_plus", content.replace(b"+", b" ")
-    if content.startswith((b"%7B", b"%7b")):
-        yield "percent_encoded", unquote_to_bytes(content.replace(b"+", b" "))
+    for _ in range(_MOST_ENCODINGS):
+        if not content.startswith((b"%7B", b"%7b", b"%257B", b"%257b")):
+            break
+        content = unquote_to_bytes(content.replace(b"+", b" "))
+        yield "percent_encoded", content
 
 
 def _diagnosis(faults: set[str]) -> Diagnosis | None:
