@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import pytest
 from typing_extensions import override
 from werkzeug.test import EnvironBuilder
@@ -58,6 +59,19 @@ def test_a_large_body_in_pieces_is_put_together() -> None:
 def test_a_body_that_is_cut_off_or_broken_is_malformed(stream: io.BytesIO) -> None:
     with pytest.raises(MalformedBody):
         read_body(request(stream, length=10), limit=10)
+
+
+def test_a_body_that_comes_too_slowly_is_malformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhook.bodies.LONGEST_SECONDS", 0.01)
+
+    class Slow(io.BytesIO):
+        @override
+        def read(self, size: int | None = -1, /) -> bytes:
+            gevent.sleep(0.002)
+            return b"x"
+
+    with pytest.raises(MalformedBody, match="too slowly"):
+        read_body(request(Slow(), length=None), limit=1_000_000)
 
 
 def test_bytes_are_accounted_for_as_they_arrive() -> None:

@@ -206,6 +206,19 @@ def test_an_address_that_another_program_listens_on_is_wrong(environ: dict[str, 
         assert found(environ, "web").state == "wrong"
 
 
+def test_an_address_for_callbacks_must_answer_beside_the_other(environ: dict[str, str]) -> None:
+    environ["WEBHOOK_CALLBACK_BIND"] = f"127.0.0.1:{free_port()}"
+    assert found(environ, "web").state == "warning"
+    with Answering(environ["WEBHOOK_CALLBACK_BIND"], {"/livez": (200, {"status": "ok"})}):
+        alone = found(environ, "web")
+        assert (alone.state, "WEBHOOK_CALLBACK_BIND" in alone.finding) == ("wrong", True)
+        with Answering(environ["WEBHOOK_BIND"], {"/readyz": (200, {"dependencies": {}})}):
+            assert found(environ, "web").state == "ok"
+    with Answering(environ["WEBHOOK_BIND"], {"/readyz": (200, {"dependencies": {}})}):
+        missing = found(environ, "web")
+    assert (missing.state, environ["WEBHOOK_CALLBACK_BIND"] in missing.finding) == ("wrong", True)
+
+
 @pytest.mark.parametrize(
     ("url", "endpoint", "state"),
     [
@@ -391,7 +404,7 @@ def test_quarantined_callbacks_are_told_with_their_most_frequent_diagnosis(
         )
     check = found(environ, "quarantine")
     assert check.state == "wrong"
-    assert check.finding == "4 callbacks failed verification; of the newest 4, 2: It is other_uid."
+    assert check.finding == "4 callbacks failed verification; 2 of them: It is other_uid."
 
 
 def test_unreadable_callbacks_are_worth_a_look(environ: dict[str, str], service: Service) -> None:

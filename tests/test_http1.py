@@ -10,7 +10,7 @@ import json
 import re
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
 import pytest
@@ -65,11 +65,10 @@ class Peer:
     """The client's end of a connection that is being served."""
 
     def __init__(self, application: WSGIApplication, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
-        self.socket, inner = socket.socketpair()
+        self.socket, theirs = socket.socketpair()
         self.socket.settimeout(PATIENCE_SECONDS)
-        theirs = _Tcp(inner)
         environ = common_environ(("127.0.0.1", 8000), ("127.0.0.2", 1), multiprocess=False)
-        connection = Connection(theirs, environ=environ, idle=nullcontext())
+        connection = Connection(theirs, environ=environ, waiting=lambda _: nullcontext())
 
         def serve() -> None:
             try:
@@ -86,19 +85,6 @@ class Peer:
             while piece := self.socket.recv(65536):
                 answers += piece
         return answers
-
-
-class _Tcp:
-    """A socket of a pair, with the one option that only TCP has."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def setsockopt(self, *_: object) -> None:
-        """Take it."""
 
 
 def exchange(application: WSGIApplication, *pieces: bytes) -> bytes:

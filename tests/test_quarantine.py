@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
+import sqlalchemy as sa
 
+from tests import databases
 from tests.clients import AppClient
 from tests.signed import checksum, content, form, piece
+from webhook import models
 from webhook.app import create_app
-from webhook.signatures import hmac_sm3, sm3
+from webhook.db import alone
+from webhook.signatures import REASONS, hmac_sm3, sm3
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakeService
 
 SAID = content(piece(0, risk="high"), TaskId="t-1")
@@ -95,6 +102,157 @@ def test_without_an_account_uid_nothing_is_verified_and_the_platform_is_told_to_
     assert client.callback(own["callback_url"], form(SAID, seed=own["seed"], uid="42")) == 200
 
 
+def verified(client: AppClient, **wanted: str) -> tuple[int, int, int]:
+    """Verify in bulk, to the end; return how many are accepted, unreadable and quarantined."""
+    page = client.made("/v1/callbacks/verify", wanted)
+    counts = [(page["accepted"], page["unreadable"], page["quarantined"])]
+    while page["next_cursor"] is not None:
+        page = client.made("/v1/callbacks/verify", wanted | {"cursor": page["next_cursor"]})
+        counts.append((page["accepted"], page["unreadable"], page["quarantined"]))
+    accepted, unreadable, still = (sum(each) for each in zip(*counts, strict=True))
+    return accepted, unreadable, still
+
+
+def reject(client: AppClient, *contents: str) -> Any:
+    """Have authentic callbacks rejected, since the settings are wrong; return their receiver."""
+    receiver = client.receiver()
+    for each in contents:
+        assert client.callback(receiver["callback_url"], form(each, seed=receiver["seed"])) == 403
+    return receiver
+
+
+def test_what_was_rejected_is_grouped_by_cause_with_its_mend(make_service: MakeService) -> None:
+    client = client_with(make_service)
+    assert client.shown("/v1/callbacks/causes") == {"items": [], "next_cursor": None}
+    client.receiver(uid="4242424242424242")
+    receiver = client.receiver()
+    for number in range(3):
+        body = form(f"{number}", seed=receiver["seed"], uid="4242424242424242")
+        assert client.callback(receiver["callback_url"], body) == 403
+    forge(client, receiver, "x")
+    known, unknown = client.items("/v1/callbacks/causes")
+    assert (known["reason"], known["count"], known["message"]) == ("other_uid", 3, REASONS["other_uid"])
+    assert (unknown["reason"], unknown["count"], unknown["message"]) == ("checksum_wrong", 1, REASONS["checksum_wrong"])
+    received = [each["received_at"] for each in reversed(quarantined(client))]
+    assert (known["first_received_at"], known["last_received_at"]) == (received[0], received[2])
+    assert unknown["first_received_at"] == unknown["last_received_at"] == received[3]
+
+
+@pytest.mark.parametrize("seconds", [20.0, 0.0])
+def test_once_a_setting_was_mended_all_are_verified_by_one_request_or_by_several(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("webhook.quarantine._LONGEST_SECONDS", seconds)
+    monkeypatch.setattr("webhook.quarantine._PAGE", 3)
+    wrong = client_with(make_service, WEBHOOK_PLATFORM_UID="42")
+    for name in "abc":
+        reject(wrong, *(content(piece(0, risk="high"), TaskId=f"{name}-{number}") for number in range(2)), "no JSON")
+    forge(wrong, wrong.receiver(), SAID)
+    assert verified(wrong) == (0, 0, 10)
+
+    mended = client_with(make_service)
+    assert verified(mended) == (6, 3, 1)
+    assert len(mended.items("/v1/verdicts")) == 6
+    told = sorted(event["type"] for event in mended.feed())
+    assert told == sorted(["callback.rejected"] * 3 + ["slice.flagged", "task.completed"] * 6)
+    assert verified(mended) == (0, 0, 1)
+    assert len(mended.feed()) == len(told)
+
+
+def test_those_of_one_cause_are_verified_alone(make_service: MakeService) -> None:
+    wrong = client_with(make_service, WEBHOOK_PLATFORM_UID="42")
+    reject(wrong, SAID)
+    [cause] = wrong.items("/v1/callbacks/causes")
+    assert cause["reason"] == "unlikely_uid"
+    mended = client_with(make_service)
+    assert verified(mended, reason="other_uid") == (0, 0, 0)
+    assert verified(mended, reason="unlikely_uid") == (1, 0, 0)
+
+
+def test_what_is_still_wrong_is_told_by_what_is_known_now(make_service: MakeService) -> None:
+    client = client_with(make_service)
+    receiver = client.receiver()
+    assert client.callback(receiver["callback_url"], form(SAID, seed=receiver["seed"], uid="4" * 16)) == 403
+    [before] = quarantined(client)
+    assert before["reason"] == "checksum_wrong"
+    client.receiver(uid="4" * 16)
+    assert verified(client) == (0, 0, 1)
+    [after] = quarantined(client)
+    assert (after["reason"], after["message"]) == ("other_uid", REASONS["other_uid"])
+    assert client.made(f"/v1/callbacks/{after['id']}/verify", None) == after
+
+
+def test_one_that_cannot_be_verified_stops_no_other(make_service: MakeService) -> None:
+    wrong = client_with(make_service, WEBHOOK_PLATFORM_UID="42")
+    gone = reject(wrong, SAID)
+    reject(wrong, content(piece(0), TaskId="t-2"))
+    service = make_service()
+    with service.database.transaction() as session:
+        session.execute(sa.delete(models.receivers).where(models.receivers.c.id == gone["id"]))
+    mended = AppClient(create_app(service))
+    assert verified(mended) == (1, 0, 1)
+    [kept] = quarantined(mended)
+    assert mended.post(f"/v1/callbacks/{kept['id']}/verify").status == 409
+
+
+def test_without_an_account_uid_all_stay_and_wait_for_it(make_service: MakeService) -> None:
+    reject(client_with(make_service, WEBHOOK_PLATFORM_UID="42"), SAID)
+    without = client_with(make_service, WEBHOOK_PLATFORM_UID="")
+    [kept] = quarantined(without)
+    assert verified(without) == (0, 0, 1)
+    assert without.post(f"/v1/callbacks/{kept['id']}/verify").status == 503
+    assert verified(client_with(make_service)) == (1, 0, 0)
+
+
+def test_two_who_verify_all_at_once_accept_each_once(make_service: MakeService) -> None:
+    wrong = client_with(make_service, WEBHOOK_PLATFORM_UID="42")
+    reject(wrong, *(content(piece(0), TaskId=f"t-{number}") for number in range(20)))
+    services = [make_service() for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda one: one.quarantine.verify_all(one.database, reason=None, after=""), services))
+    assert [each.quarantined + each.unreadable for each in found] == [0, 0]
+    assert sum(each.accepted for each in found) == 20
+    assert [event["type"] for event in wrong.feed()] == ["task.completed"] * 20
+
+
+def test_the_database_is_free_while_a_callback_is_verified(
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = client_with(make_service, WEBHOOK_PLATFORM_UID="42")
+    receiver = reject(wrong, SAID, content(piece(1), TaskId="t-2"))
+    service = make_service()
+    client, verify = AppClient(create_app(service)), service.quarantine.verify
+    body = form(content(piece(2), TaskId="t-3"), seed=receiver["seed"])
+    meanwhile = []
+
+    def verify_slowly(claim: Any, **more: Any) -> Any:
+        if "callback_id" in more:
+            with make_service().database.transaction() as session:  # what another process writes
+                alone(session, "a test")
+            meanwhile.append(claim)
+        return verify(claim, **more)
+
+    monkeypatch.setattr(service.quarantine, "verify", verify_slowly)
+    assert verified(client) == (2, 0, 0)
+    assert len(meanwhile) == 2
+    assert client.callback(receiver["callback_url"], body) == 200
+
+
+@pytest.mark.parametrize("wanted", [{"reason": 1}, {"cursor": "nowhere"}, {"state": "accepted"}, []])
+def test_a_wish_that_is_none_is_refused(client: AppClient, wanted: Any) -> None:
+    assert client.post("/v1/callbacks/verify", wanted).status == 422
+
+
+def test_the_seed_of_another_receiver_is_a_known_one(make_service: MakeService) -> None:
+    client = client_with(make_service)
+    older, receiver = client.receiver(), client.receiver()
+    assert client.delete(f"/v1/receivers/{older['id']}").status == 204
+    assert client.callback(receiver["callback_url"], form(SAID, seed=older["seed"])) == 403
+    [kept] = quarantined(client)
+    assert kept["reason"] == "other_seed"
+    assert older["seed"] not in kept["message"]
+
+
 @pytest.mark.parametrize(
     ("scheme", "crypt_type", "make", "reason"),
     [
@@ -147,11 +305,43 @@ def test_all_tokens_together_are_bounded_in_rows(make_service: MakeService) -> N
 
 def test_all_tokens_together_are_bounded_in_bytes(make_service: MakeService) -> None:
     client = client_with(make_service, WEBHOOK_QUARANTINE_BYTES="1000")
-    receiver = client.receiver()
     texts = [token_urlsafe(300) for _ in range(5)]  # 400 characters that cannot be compressed by much
     for text in texts:
-        forge(client, receiver, text)
+        forge(client, client.receiver(), text)
     assert contents(client) == [texts[4], texts[3]]
+
+
+def test_one_token_has_half_of_the_bytes_and_drives_nobody_out(make_service: MakeService) -> None:
+    client = client_with(make_service, WEBHOOK_QUARANTINE_BYTES="2000")
+    texts = [token_urlsafe(300) for _ in range(5)]
+    forge(client, client.receiver(), texts[0])
+    flooded = client.receiver()
+    for text in texts[1:]:
+        forge(client, flooded, text)
+    assert contents(client) == [texts[4], texts[3], texts[0]]
+
+
+@databases.needs_sqlite
+def test_a_flood_fills_no_disk(make_service: MakeService, tmp_path: Path) -> None:
+    bounds = {"PER_TOKEN": "4", "ROWS": "20", "BYTES": "60000"}
+    client = client_with(make_service, **{f"WEBHOOK_QUARANTINE_{name}": bound for name, bound in bounds.items()})
+    receivers = [client.receiver() for _ in range(10)]
+
+    def flood() -> int:
+        """Return what the database's file takes after a flood of four times the bounds."""
+        for number in range(80):
+            forge(client, receivers[number % len(receivers)], token_urlsafe(3000))
+        with databases.connected(tmp_path) as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return (tmp_path / "webhook.db").stat().st_size
+
+    full = flood()
+    kept = quarantined(client)
+    assert len(kept) <= 20
+    assert sum(each["size"] for each in kept) <= 90_000, "a fourth of it is base64"
+    assert flood() <= full * 1.05
+    body = form(SAID, seed=receivers[0]["seed"])
+    assert client.callback(receivers[0]["callback_url"], body) == 200
 
 
 def test_a_quarantine_of_nothing_keeps_nothing(make_service: MakeService) -> None:

@@ -36,6 +36,8 @@ def test_an_empty_value_is_none() -> None:
         ("WEBHOOK_BIND", "8000"),
         ("WEBHOOK_BIND", "localhost:99999"),
         ("WEBHOOK_BIND", ":8000"),
+        ("WEBHOOK_CALLBACK_BIND", "8001"),
+        ("WEBHOOK_CALLBACK_BIND", "127.0.0.1:8000"),
         ("WEBHOOK_PUBLIC_URL", "hooks.example.com"),
         ("WEBHOOK_PUBLIC_URL", "ftp://hooks.example.com"),
         ("WEBHOOK_PUBLIC_URL", "https://hooks.example.com?x=1"),

@@ -255,7 +255,9 @@ def test_every_diagnosis_leads_to_a_mended_configuration_that_verifies() -> None
     ("signed", "received", "reason"),
     [
         (b'{"a":"1+1"}', b'{"a":"1 1"}', "plus_as_space"),
+        (b'{"a":"1 1"}', b'{"a":"1+1"}', "space_as_plus"),
         (b'{"a":"1 1"}', b"%7B%22a%22%3A%221+1%22%7D", "percent_encoded"),
+        (b'{"a":"1 1"}', b"%257B%2522a%2522%253A%25221%2B1%2522%257D", "percent_encoded"),
         (b'{"a":"1 1"}', b"%7b%22a%22%3a%221%201%22%7d", "percent_encoded"),
     ],
 )
@@ -275,10 +277,9 @@ def test_several_faults_at_once_are_all_told() -> None:
 
 
 @pytest.mark.parametrize("crypt_type", ["SHA256", "SM3"])
-def test_nothing_is_made_up_where_nothing_matches(crypt_type: CryptType) -> None:
-    found = diagnose(
-        crypt_type=crypt_type, checksum="0" * 64, uids=[UID, OTHER_UID, UID], seed=SEED, content=b'{"a": 1}'
-    )
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"%257B%257D", b"%7B+%7D"])
+def test_nothing_is_made_up_where_nothing_matches(crypt_type: CryptType, content: bytes) -> None:
+    found = diagnose(crypt_type=crypt_type, checksum="0" * 64, uids=[UID, OTHER_UID, UID], seed=SEED, content=content)
     assert found is None
 
 
@@ -289,6 +290,47 @@ def test_a_right_checksum_has_no_diagnosis(crypt_type: CryptType, scheme: Any) -
         diagnose(crypt_type=crypt_type, scheme=scheme, checksum=checksum, uids=[UID], seed=SEED, content=CONTENT)
         is None
     )
+
+
+def test_the_seed_of_another_receiver_is_diagnosed() -> None:
+    checksum = hashlib.sha256(f"{OTHER_UID}another".encode() + CONTENT).hexdigest()
+    for uids, reasons in (([OTHER_UID], ["other_seed"]), ([UID, OTHER_UID], ["other_seed", "other_uid"])):
+        found = diagnose(
+            crypt_type="SHA256",
+            checksum=checksum,
+            uids=uids,
+            seed=SEED,
+            other_seeds=["an older one", "another"],
+            content=CONTENT,
+        )
+        assert found is not None
+        assert (found.reason, found.message) == (
+            reasons[0],
+            " ".join(signatures.REASONS[reason] for reason in reasons),
+        )
+
+
+def test_a_diagnosis_ends_when_it_has_hashed_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    uids = [f"{number}" for number in range(20_000)]
+    right = checksum_of(CONTENT, uid=uids[-1])
+    assert diagnose(crypt_type="SHA256", checksum=right, uids=uids, seed=SEED, content=CONTENT) is not None
+    monkeypatch.setattr(signatures, "_MOST_HASHED_BYTES", 4096 * 1000)
+    assert diagnose(crypt_type="SHA256", checksum=right, uids=uids, seed=SEED, content=CONTENT) is None
+    near = checksum_of(CONTENT, uid=uids[999])
+    assert diagnose(crypt_type="SHA256", checksum=near, uids=uids, seed=SEED, content=CONTENT) is not None
+    large = b"[" + b"1" * 4096 * 100 + b"]"
+    beyond = checksum_of(large, uid=uids[99])
+    assert diagnose(crypt_type="SHA256", checksum=beyond, uids=uids, seed=SEED, content=large) is None
+
+
+@pytest.mark.parametrize(
+    ("uid", "reason"),
+    [("1234567890123456", "checksum_wrong"), ("201234567890123456", "unlikely_uid"), ("me", "unlikely_uid")],
+)
+def test_where_nothing_matches_the_uid_s_own_form_may_tell(uid: str, reason: str) -> None:
+    found = signatures.undiagnosed(uid)
+    assert (found.reason, found.message) == (reason, signatures.REASONS[reason])
+    assert found.reason in signatures.UNKNOWN
 
 
 def test_without_any_known_uid_there_is_nothing_to_diagnose_with() -> None:

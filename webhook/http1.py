@@ -18,7 +18,6 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-import gevent
 import msgspec
 import structlog
 from httptools import (
@@ -30,6 +29,9 @@ from httptools import (
     parse_url,
 )
 
+from webhook.api.headers import SECURITY
+from webhook.api.routing import PROBLEM
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-PROBLEM = "application/problem+json"
 _PIECE_BYTES = 64 * 1024  # read at once of heads and short bodies
 _LARGE_PIECE_BYTES = 256 * 1024  # and of long bodies
 _LONGEST_TARGET = 8190  # bytes of a URL; and of a field, its name and value
@@ -47,8 +48,9 @@ _MOST_FIELDS = 100
 _LONGEST_FRAMING = 64 * 1024  # around a body in chunks, beside what each byte of it may take
 _MOST_FRAMING = 8  # bytes for one of the body: chunks of one byte take six
 _DRAINED_BYTES = 256 * 1024  # a body that nobody read is waited for up to this; a longer one ends the connection
-_LINGER_SECONDS = 2.0  # for a client that still sends to see its answer, which a reset would take away
-_UNREAD_MILLISECONDS = 60_000  # a client that takes nothing of its answer for so long is gone
+_FIRST_SECONDS = 20.0  # within which a connection's first request has come, all but its body
+_NEXT_SECONDS = 75.0  # and each that follows
+_LINGER_SECONDS = 10.0  # for a client that sends its whole body before it looks for an answer: a reset would hide that
 _BODILESS = frozenset((204, 304))
 _SINGLE = frozenset(("HTTP_HOST", "CONTENT_TYPE"))  # a second one would make the request mean two things
 
@@ -103,13 +105,16 @@ class Connection:
     Args:
         client: its socket, which is gevent's.
         environ: what the WSGI environments of its requests have in common.
-        idle: entered while the connection waits for a request.
+        waiting: bounds a block, in which the connection waits for its client, to so many seconds; it just ends then.
     """
 
-    def __init__(self, client: Any, *, environ: Mapping[str, Any], idle: AbstractContextManager[object]) -> None:
+    def __init__(
+        self, client: Any, *, environ: Mapping[str, Any], waiting: Callable[[float], AbstractContextManager[object]]
+    ) -> None:
         self._client = client
         self._common = environ
-        self._idle = idle
+        self._waiting = waiting
+        self._patience_seconds = _FIRST_SECONDS
         self._parser = HttpRequestParser(self)
         self._requests: deque[_Request] = deque()  # a client may send the next ones before the answer
         self._arriving: _Request | None = None  # whose head has come and whose body has not
@@ -127,7 +132,6 @@ class Connection:
         Raises:
             OSError: it broke.
         """
-        self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_MILLISECONDS)
         while (request := self._next()) is not None:
             if not self._answer(request, application, is_stopping):
                 break
@@ -249,9 +253,10 @@ class Connection:
     def _next(self) -> _Request | None:
         """Wait for a request; None comes when there will be no more."""
         if not self._requests:
-            with self._idle:
+            with self._waiting(self._patience_seconds):
                 while not self._requests and not self._over:
                     self._receive(_PIECE_BYTES)
+            self._patience_seconds = _NEXT_SECONDS
         return self._requests.popleft() if self._requests else None
 
     def _receive(self, size: int) -> None:
@@ -339,7 +344,7 @@ class Connection:
         """Read what nobody has read of a body; return whether its end has come."""
         request.pieces.clear()
         if not request.complete:
-            with _at_most(_LINGER_SECONDS), suppress(BrokenBodyError):
+            with self._waiting(_LINGER_SECONDS), suppress(BrokenBodyError):
                 while request.environ["wsgi.input"].read(_PIECE_BYTES):
                     pass
         return request.complete
@@ -352,8 +357,8 @@ class Connection:
     def _linger(self) -> None:
         """Let a client that still sends read its answer before the connection is gone."""
         self._client.shutdown(socket.SHUT_WR)
-        with _at_most(_LINGER_SECONDS):
-            while self._client.recv(_PIECE_BYTES):
+        with self._waiting(_LINGER_SECONDS):
+            while self._client.recv(_LARGE_PIECE_BYTES):
                 pass
 
 
@@ -380,11 +385,6 @@ def common_environ(listener: Any, address: Any, *, multiprocess: bool) -> dict[s
     }
 
 
-def _at_most(seconds: float) -> gevent.Timeout:
-    """Bound a block's time; its end is silent."""
-    return gevent.Timeout(seconds, False)  # type: ignore[arg-type] # its word for silence
-
-
 @lru_cache(maxsize=256)
 def _key(name: bytes) -> str | None:
     """Return a field's key in WSGI's environment; none where it would pass for another's: `X_A` for `X-A`."""
@@ -407,4 +407,5 @@ def _refusal(status: HTTPStatus) -> bytes:
         detail = "The service has a fault; it is in its log."
     body = msgspec.json.encode(problem | {"detail": detail})
     head = f"HTTP/1.1 {status.value} {status.phrase}\r\nDate: {_date(int(time.time()))}\r\nConnection: close\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in SECURITY.items())
     return f"{head}Content-Type: {PROBLEM}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body

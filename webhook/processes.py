@@ -14,7 +14,7 @@ import socket
 import tempfile
 import threading
 import time
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import structlog
@@ -79,21 +79,30 @@ def check_free(settings: Settings) -> None:
 
 
 def check_bind(settings: Settings) -> None:
-    """Refuse an address that cannot be listened on, before anything is started.
+    """Refuse addresses that cannot be listened on, before anything is started.
 
     Raises:
         SettingError: with what stands in the way.
     """
-    host, port = settings.bind
+    with ExitStack() as probes:  # all at once: one of them may be part of another, as those of 0.0.0.0 are
+        for variable, bind in (("WEBHOOK_BIND", settings.bind), ("WEBHOOK_CALLBACK_BIND", settings.callback_bind)):
+            if bind is not None:
+                probes.enter_context(closing(_listening(variable, *bind)))
+
+
+def _listening(variable: str, host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with closing(socket.socket(family, kind, protocol)) as probe:
+        with ExitStack() as undone:
+            probe = undone.enter_context(closing(socket.socket(family, kind, protocol)))
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen(1)
+            undone.pop_all()
+            return probe
     except OSError as error:
         raise SettingError(
-            "WEBHOOK_BIND",
+            variable,
             f"{host}:{port} cannot be listened on ({error.strerror})",
             "End the program that listens there, or set another address.",
         ) from error
@@ -172,14 +181,14 @@ def run_web(settings: Settings) -> None:
 
 
 def _run_web(settings: Settings) -> None:
-    from webhook.app import create_app
+    from webhook.app import create_apps
     from webhook.web import Web
 
     bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
     path = path_of(settings.database_url)
     with nullcontext() if path is None else _awaited(lambda: claim_web(path), seconds=_FREED_SECONDS):
         _awaited(lambda: check_bind(settings), seconds=_FREED_SECONDS)
-        web = Web(settings, lambda: create_app(bootstrap.build(settings)))
+        web = Web(settings, lambda: create_apps(bootstrap.build(settings)))
         _share_memory()
         web.run()  # type: ignore[no-untyped-call] # gunicorn's
 

@@ -201,6 +201,12 @@ class Settings:
     bind: tuple[str, int] = _setting(
         "WEBHOOK_BIND", _bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
     )
+    callback_bind: tuple[str, int] | None = _setting(
+        "WEBHOOK_CALLBACK_BIND",
+        _bind,
+        default=None,
+        mend="Set it to an address of its own for callbacks, such as 127.0.0.1:8001, or leave it out.",
+    )
     public_url: str | None = _setting(
         "WEBHOOK_PUBLIC_URL",
         _base_url,
@@ -493,10 +499,16 @@ def load(environ: Mapping[str, str]) -> Settings:
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
     values["allowed_private_networks"] = values["allowed_private_networks"] or ()
     values["services"] = values["services"] or {}
-    values["api_url"] = values["api_url"] or _local_url(*values["bind"])
+    values["api_url"] = values["api_url"] or local_url(*values["bind"])
     values["api_key"] = values["api_key"] or values["admin_key"]
     values["platform_endpoint"] = values["platform_endpoint"] or _regional(values["platform_region"])
     values["web_concurrency"] = _web_concurrency(values["web_concurrency"], values["database_url"])
+    if values["callback_bind"] == values["bind"]:
+        raise SettingError(
+            "WEBHOOK_CALLBACK_BIND",
+            "is the address of WEBHOOK_BIND",
+            "Set it to another, or leave it out: then one address answers everything.",
+        )
     if values["delivery_lease"] <= values["delivery_timeout"]:
         raise SettingError(
             "WEBHOOK_DELIVERY_LEASE_SECONDS",
@@ -521,10 +533,14 @@ def _web_concurrency(wanted: int | None, database_url: str) -> int:
 _WEB_PROCESSES = 2  # where several can write
 
 
-def _local_url(host: str, port: int) -> str:
+def local_url(host: str, port: int) -> str:
     """Return where a service that listens there is reached on its own machine."""
-    reached = _LOOPBACK.get(host, host)
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    return f"http://{authority(_LOOPBACK.get(host, host), port)}"
+
+
+def authority(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _regional(region: str) -> str:

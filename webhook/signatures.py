@@ -178,15 +178,38 @@ REASONS: Final[dict[str, str]] = {
     "other_algorithm": "The other algorithm matches: the task was submitted with another cryptType than the "
     "one stored with it.",
     "other_scheme": "The other SM3 scheme matches: set WEBHOOK_SM3_SCHEME to auto, or to the other one.",
+    "other_seed": "The seed of another receiver matches: the task was submitted with an older one. Submit with the "
+    "seed and the URL of one and the same receiver.",
     "other_uid": "The UID of another known account matches: set WEBHOOK_PLATFORM_UID, or the receiver's uid, "
     "to the account that submits the tasks.",
     "plus_as_space": "The content matches once its spaces are plus signs again: something on the way decoded "
     "the form twice, or never encoded its plus signs.",
-    "percent_encoded": "The content matches once it is percent-decoded: something on the way encoded the form twice.",
+    "space_as_plus": "The content matches once its plus signs are spaces again: something on the way encoded the form "
+    "anew, or decoded it by another rule.",
+    "percent_encoded": "The content matches once it is percent-decoded: something on the way encoded the form more "
+    "than once.",
     "upper_case": "The checksum matches but for its case: something on the way turned it to upper case, the "
     "platform sends lower case.",
+    "unlikely_uid": "No known mistake matches, but the UID in use has not the 16 digits of an account's, so it may "
+    "be a RAM user's: set WEBHOOK_PLATFORM_UID, or the receiver's uid, to the account's.",
+    "checksum_wrong": "No known mistake matches: forged, garbled on the way, or another account's. Compare "
+    "WEBHOOK_PLATFORM_UID, or the receiver's uid, with the account that submits the tasks.",
 }
 """The sentence of each reason, in the order in which they are told."""
+
+UNKNOWN: Final = frozenset({"unlikely_uid", "checksum_wrong"})
+"""The reasons of `undiagnosed`."""
+
+_MOST_HASHED_BYTES: Final = 256 * 1024 * 1024
+"""What one diagnosis may hash, half a second's work; a small content counts as `_TRY_BYTES`."""
+
+_TRY_BYTES: Final = 4096
+
+_MOST_ENCODINGS: Final = 2
+"""Times beyond the first that a form may have been encoded."""
+
+ACCOUNT_UID: Final = re.compile(r"[0-9]{16}")
+"""Alibaba Cloud, Account Center, "View your Alibaba Cloud account ID"."""
 
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -199,12 +222,13 @@ def diagnose(
     seed: str,
     content: bytes,
     scheme: Sm3Scheme | None = None,
+    other_seeds: Iterable[str] = (),
     sm3_hash: Hash | None = None,
 ) -> Diagnosis | None:
     """Tell why `verify` said no; None where nothing that we know of would have made it a yes.
 
-    It hashes the content once for each UID and way of making a checksum, and as often again for each
-    way in which it may have been garbled: work for after the answer, on as many callbacks as are kept.
+    It hashes the content once for each seed, UID and way of making a checksum, and as often again for each
+    way in which it may have been garbled, until it has hashed enough (`_MOST_HASHED_BYTES`).
 
     Args:
         crypt_type: as for `verify`.
@@ -213,6 +237,7 @@ def diagnose(
         seed: as for `verify`.
         content: as for `verify`.
         scheme: as for `verify`; None where it is not known, so that either may be the wrong one.
+        other_seeds: of other receivers.
         sm3_hash: as for `verify`.
     """
     wanted = checksum.lower()
@@ -226,24 +251,45 @@ def diagnose(
         for one in (*accepted, *others)
         if one is _SHA256 or sm3_hash is not gmssl_sm3 or len(content) <= _SLOW_SM3_BYTES
     ]
-    known = list(dict.fromkeys(uids))
-    for garbled, repaired in _repairs(content):
-        for algorithm in algorithms:
-            for place, uid in enumerate(known):
-                made = _checksum(algorithm, uid=uid, seed=seed, content=repaired, sm3_hash=sm3_hash)
-                if not hmac.compare_digest(made, wanted):
-                    continue
-                faults = {garbled} if garbled else set()
-                if checksum != wanted:
-                    faults.add("upper_case")
-                if place:
-                    faults.add("other_uid")
-                if algorithm.crypt_type != crypt_type:
-                    faults.add("other_algorithm")
-                elif algorithm not in accepted or (not faults and crypt_type == "SM3" and scheme is None):
-                    faults.add("other_scheme")
-                return _diagnosis(faults)
+    known, seeds = list(dict.fromkeys(uids)), list(dict.fromkeys((seed, *other_seeds)))
+    left = _MOST_HASHED_BYTES
+    tries = (
+        (tried, garbled, repaired, algorithm, uid)
+        for tried in seeds
+        for garbled, repaired in _repairs(content)
+        for algorithm in algorithms
+        for uid in known
+    )
+    for tried, garbled, repaired, algorithm, uid in tries:
+        left -= max(len(repaired), _TRY_BYTES)
+        if left < 0:
+            break
+        made = _checksum(algorithm, uid=uid, seed=tried, content=repaired, sm3_hash=sm3_hash)
+        if not hmac.compare_digest(made, wanted):
+            continue
+        faults = {garbled} if garbled else set()
+        if checksum != wanted:
+            faults.add("upper_case")
+        if tried != seed:
+            faults.add("other_seed")
+        if uid != known[0]:
+            faults.add("other_uid")
+        if algorithm.crypt_type != crypt_type:
+            faults.add("other_algorithm")
+        elif algorithm not in accepted or (not faults and crypt_type == "SM3" and scheme is None):
+            faults.add("other_scheme")
+        return _diagnosis(faults)
     return None
+
+
+def undiagnosed(uid: str) -> Diagnosis:
+    """Return what there is to say where `diagnose` knew nothing.
+
+    Args:
+        uid: the one that `verify` took.
+    """
+    reason = "checksum_wrong" if ACCOUNT_UID.fullmatch(uid) else "unlikely_uid"
+    return Diagnosis(reason=reason, message=REASONS[reason])
 
 
 def _repairs(content: bytes) -> Iterator[tuple[str | None, bytes]]:
@@ -251,8 +297,13 @@ def _repairs(content: bytes) -> Iterator[tuple[str | None, bytes]]:
     yield None, content
     if b" " in content:
         yield "plus_as_space", content.replace(b" ", b"+")
-    if content.startswith((b"%7B", b"%7b")):
-        yield "percent_encoded", unquote_to_bytes(content.replace(b"+", b" "))
+    if b"+" in content:
+        yield "space_as_plus", content.replace(b"+", b" ")
+    for _ in range(_MOST_ENCODINGS):
+        if not content.startswith((b"%7B", b"%7b", b"%257B", b"%257b")):
+            break
+        content = unquote_to_bytes(content.replace(b"+", b" "))
+        yield "percent_encoded", content
 
 
 def _diagnosis(faults: set[str]) -> Diagnosis | None:

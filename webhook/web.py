@@ -19,9 +19,11 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
 from webhook.http1 import Connection, common_environ
+from webhook.settings import authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from wsgiref.types import WSGIApplication
 
     from flask import Flask
     from greenlet import greenlet
@@ -30,29 +32,31 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-_KEEPALIVE_SECONDS = 75
+_UNTAKEN_SECONDS = 60  # after which a connection is ended whose other side takes nothing of an answer
 _GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
 
 
 class _Over(BaseException):
-    """Thrown where a connection waits for its next request, and is to wait no longer."""
+    """Thrown where a connection waits, and is to wait no longer."""
 
 
 class _Wait:
-    """A connection's wait for its next request; a context manager.
+    """A connection's wait for its other side; a context manager.
 
     Args:
-        waiting: since when each connection waits, on the clock of `time.monotonic`.
+        waiting: until when each connection waits, on the clock of `time.monotonic`.
+        seconds: how long this one does.
     """
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_until", "_waiting")
 
-    def __init__(self, waiting: dict[greenlet, float]) -> None:
+    def __init__(self, waiting: dict[greenlet, float], seconds: float) -> None:
         self._waiting = waiting
+        self._until = time.monotonic() + seconds
 
     def __enter__(self) -> None:
-        self._waiting[gevent.getcurrent()] = time.monotonic()
+        self._waiting[gevent.getcurrent()] = self._until
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _trace: object) -> bool:
         del self._waiting[gevent.getcurrent()]
@@ -66,36 +70,44 @@ class CooperativeWorker(GeventWorker):
         """Serve, from here to the end of the process."""
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         self._waiting: dict[greenlet, float] = {}
-        self._idle = _Wait(self._waiting)
         hub: Any = gevent.get_hub()
         hub.print_exception = _note_failure  # gevent's own would show a greenlet's arguments
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
 
+    def load_wsgi(self) -> None:
+        """Load the application of each address; gunicorn keeps the addresses in the order of the settings."""
+        super().load_wsgi()  # type: ignore[no-untyped-call] # gunicorn has no types
+        apps: Sequence[WSGIApplication] = self.wsgi
+        self._apps = dict(zip([listener.getsockname() for listener in self.sockets], apps, strict=True))
+
     def handle(self, listener: Any, client: Any, address: Any) -> None:
-        """Serve one connection."""
-        environ = common_environ(listener.getsockname(), address, multiprocess=self.cfg.workers > 1)
-        connection = Connection(client, environ=environ, idle=self._idle)
+        """Serve one connection by the application of the address that it was made to, whatever its requests say."""
+        place = listener.getsockname()
+        environ = common_environ(place, address, multiprocess=self.cfg.workers > 1)
+        connection = Connection(client, environ=environ, waiting=lambda seconds: _Wait(self._waiting, seconds))
         with suppress(OSError):  # who is gone is gone
-            connection.serve(self.wsgi, is_stopping=lambda: not self.alive)
+            connection.serve(self._apps[place], is_stopping=lambda: not self.alive)
 
     def notify(self) -> None:
         """Tell gunicorn every second that we live; end connections that waited long, or all that wait when stopping."""
         super().notify()  # type: ignore[no-untyped-call] # gunicorn has no types
-        latest = time.monotonic() - (self.cfg.keepalive if self.alive else 0)
-        for connection, since in self._waiting.items():
-            if since <= latest:
-                gevent.get_hub().loop.run_callback(self._end, connection, since)
+        now = time.monotonic()
+        for connection, until in self._waiting.items():
+            if until <= now or not self.alive:
+                gevent.get_hub().loop.run_callback(self._end, connection, until)
 
-    def _end(self, connection: greenlet, since: float) -> None:
-        if self._waiting.get(connection) == since:  # or its request has come meanwhile
+    def _end(self, connection: greenlet, until: float) -> None:
+        if self._waiting.get(connection) == until:  # or its request has come meanwhile
             connection.throw(_Over)
 
     def patch(self) -> None:
-        """Make the listening sockets gevent's, which is all that the server needs."""
+        """Make the listening sockets gevent's, which is all that the server needs; connections have their options."""
         self.sockets = [
             socket.socket(listener.FAMILY, socket.SOCK_STREAM, fileno=listener.sock.detach())
             for listener in self.sockets
         ]
+        for listener in self.sockets:  # Linux minds it while the other side's window is shut, too
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNTAKEN_SECONDS * 1000)
 
 
 def _note_failure(_context: object, _kind: type[BaseException], error: BaseException, _trace: object) -> None:
@@ -106,22 +118,21 @@ class Web(BaseApplication):
     """gunicorn, configured by our settings alone.
 
     Args:
-        make_app: called in each worker, after the fork.
+        make_apps: called in each worker, after the fork; one for each address, in the order of `load_config`.
     """
 
-    def __init__(self, settings: Settings, make_app: Callable[[], Flask]) -> None:
+    def __init__(self, settings: Settings, make_apps: Callable[[], Sequence[Flask]]) -> None:
         self._settings = settings
-        self._make_app = make_app
+        self._make_apps = make_apps
         super().__init__()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def load_config(self) -> None:
         """Set what gunicorn would read from its command line and files."""
-        host, port = self._settings.bind
+        binds = [bind for bind in (self._settings.bind, self._settings.callback_bind) if bind is not None]
         options: dict[str, Any] = {
-            "bind": [f"[{host}]:{port}" if ":" in host else f"{host}:{port}"],
+            "bind": [authority(*bind) for bind in binds],
             "workers": self._settings.web_concurrency,
             "worker_class": "webhook.web.CooperativeWorker",
-            "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
             "accesslog": None,
             "loglevel": "warning",
@@ -131,6 +142,6 @@ class Web(BaseApplication):
         for name, value in options.items():
             self.cfg.set(name, value)  # type: ignore[union-attr] # set by then
 
-    def load(self) -> Flask:
-        """Return the application."""
-        return self._make_app()
+    def load(self) -> Sequence[Flask]:
+        """Return the applications."""
+        return self._make_apps()

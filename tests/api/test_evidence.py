@@ -166,7 +166,7 @@ def test_saved_audio_is_streamed_and_no_browser_shows_or_runs_it(saved: Stream) 
     }
     name = f"{saved.task_id}-{shown['id']}.wav"
     assert reply.headers["Content-Disposition"] == f"attachment; filename={name}"
-    assert reply.headers["Cache-Control"] == "private, no-cache"
+    assert reply.headers["Cache-Control"] == "no-store"
     assert reply.headers["Content-Length"] == str(len(AUDIO))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 
 from webhook import bootstrap, settings
-from webhook.app import create_app
+from webhook.app import create_apps
 from webhook.web import Web
 
 
 def main() -> None:
     """Serve until told to stop."""
     loaded = settings.load(os.environ)
-    Web(loaded, lambda: create_app(bootstrap.build(loaded))).run()  # type: ignore[no-untyped-call]
+    Web(loaded, lambda: create_apps(bootstrap.build(loaded))).run()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -61,9 +61,39 @@ def _show(request: Request, session: Session) -> Answer:
     )
 
 
+def _list_causes(_request: Request, session: Session) -> Answer:
+    items = [
+        {
+            "reason": cause.reason,
+            "message": cause.message,
+            "count": cause.count,
+            "first_received_at": clock.rfc3339(cause.first_received_at),
+            "last_received_at": clock.rfc3339(cause.last_received_at),
+        }
+        for cause in callback_store.causes(session)
+    ]
+    return Answer(body={"items": items, "next_cursor": None})
+
+
 def _verify(request: Request, session: Session) -> Answer:
-    callback = _found(session, request.path["callback_id"])
-    return Answer(body=_shape(request.service.quarantine.verify_again(session, callback)))
+    service, callback = request.service, _found(session, request.path["callback_id"])
+    return Answer(load=lambda: _shape(service.quarantine.verify_again(service.database, callback.id)))
+
+
+def _verify_all(request: Request, _session: Session) -> Answer:
+    service, wanted = request.service, request.body
+
+    def load() -> dict[str, Any]:
+        after = wanted.cursor or ""
+        verified = service.quarantine.verify_all(service.database, reason=wanted.reason, after=after)
+        return {
+            "accepted": verified.accepted,
+            "unreadable": verified.unreadable,
+            "quarantined": verified.quarantined,
+            "next_cursor": verified.next_after,
+        }
+
+    return Answer(load=load)
 
 
 ROUTES = (
@@ -76,6 +106,26 @@ ROUTES = (
         call=_list,
         query=schemas.CallbackQuery,
         answers={200: schemas.CallbackPage},
+    ),
+    Route(
+        method="GET",
+        path="/v1/callbacks/causes",
+        tag="Callbacks",
+        role=Role.READER,
+        summary="List why callbacks are quarantined, the most frequent cause first",
+        call=_list_causes,
+        answers={200: schemas.CausePage},
+    ),
+    Route(
+        method="POST",
+        path="/v1/callbacks/verify",
+        tag="Callbacks",
+        role=Role.ADMIN,
+        summary="Verify quarantined callbacks again, after the configuration was mended",
+        call=_verify_all,
+        body=schemas.VerifyIn,
+        answers={200: schemas.VerifiedOut},
+        audit="callbacks.verified",
     ),
     Route(
         method="GET",

@@ -93,8 +93,6 @@ class Content:
         response.accept_ranges = "bytes"  # werkzeug 3.1.3 says it of parts only
         ending = _ENDINGS.get(self.content_type.partition(";")[0].strip().lower(), "")
         response.headers.set("Content-Disposition", "attachment", filename=f"{self.name}{ending}")
-        response.headers.set("X-Content-Type-Options", "nosniff")
-        response.headers.set("Cache-Control", "private, no-cache")
         asked = {name: value for name, value in environ.items() if name != "HTTP_RANGE"}
         if range_ := _understood(environ.get("HTTP_RANGE", ""), length=len(self.body)):
             asked["HTTP_RANGE"] = range_

@@ -23,7 +23,8 @@ from webhook import audit, clock
 from webhook.api import audit as audit_routes
 from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
 from webhook.api.content import Content
-from webhook.api.docs import PAGE
+from webhook.api.docs import PAGE, page_headers
+from webhook.api.headers import secure
 from webhook.api.routing import (
     FORM,
     JSON,
@@ -36,6 +37,7 @@ from webhook.api.routing import (
     admit,
     authenticate,
     problem,
+    refuse_compressed,
     respond,
 )
 from webhook.api.uploads import read_upload
@@ -66,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
 )
 
 _LOOK_SECONDS = 0.02
+_SMALL_BYTES = 16 * 1024  # of a body that is read before it is known whose it is
 _RETRY_AFTER = {"Retry-After": "5"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WAITING_ENTRIES = 10_000  # more than there can be connections
@@ -96,17 +99,16 @@ class Api:
                 methods=[route.method],
                 provide_automatic_options=False,
             )
+        register_liveness(app)
         for path, view in (
             ("/openapi.json", lambda: Response(in_thread(self._openapi), content_type=JSON)),
-            ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8")),
-            ("/livez", lambda: _json(200, {"status": "ok"})),
+            ("/docs", lambda: Response(PAGE, content_type="text/html; charset=utf-8", headers=page_headers())),
             ("/readyz", self._readiness),
             ("/metrics", self._exposition),
         ):
             app.add_url_rule(path, path, view, methods=["GET"], provide_automatic_options=False)
         app.after_request(_with_request_id)
         app.register_error_handler(HTTPException, self._http_problem)
-        app.register_error_handler(Exception, _fault)
 
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
@@ -151,10 +153,13 @@ class Api:
         return [None] * len(entries)
 
     def _with_body(self, route: Route, raw: RawRequest) -> RawRequest:
-        """Read the body; a form with a file only of a client that may send one."""
-        if route.form is None or request.mimetype != FORM:
+        """Read the body; a form with a file, and what is large, only of who may send it: strangers could fill us."""
+        is_form = route.form is not None and request.mimetype == FORM
+        if is_form or (request.content_length or 0) > _SMALL_BYTES or "Transfer-Encoding" in request.headers:
+            in_thread(admit, self._service, route, raw)
+        if not is_form:
             return replace(raw, body=read_body(request, limit=self._service.settings.request_body_limit))
-        in_thread(admit, self._service, route, raw)
+        refuse_compressed(raw.content_coding)
         limit = self._service.settings.upload_limit
         return replace(raw, upload=read_upload(request, uploads=self._service.uploads, limit=limit))
 
@@ -166,6 +171,7 @@ class Api:
             arguments=tuple(request.args.items(multi=True)),
             authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
+            content_coding=request.headers.get("Content-Encoding", ""),
             body=b"",
             upload=None,
             idempotency_key=request.headers.get("Idempotency-Key"),
@@ -197,10 +203,7 @@ class Api:
                 return _problem(refusal)
             except ServiceError as trouble:
                 return _unavailable(trouble)
-        status = error.code or 500
-        body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
-        headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
-        return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
+        return _http_problem(error)
 
     def _openapi(self) -> bytes:
         """Return the description, made when it is first asked for: it takes a tenth of a second."""
@@ -215,6 +218,16 @@ class Api:
     def _exposition(self) -> Response:
         text = in_thread(health.exposition, self._service, self._metrics)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def register_liveness(app: Flask) -> None:
+    """Put on an application what each address answers alike: `/livez`, and errors."""
+    app.add_url_rule(
+        "/livez", "/livez", lambda: _json(200, {"status": "ok"}), methods=["GET"], provide_automatic_options=False
+    )
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _fault)
+    app.after_request(secure)
 
 
 class News:
@@ -290,6 +303,13 @@ def _json(status: int, body: Any, headers: Any = None) -> Response:
 
 def _problem(error: RequestError) -> Response:
     return Response(msgspec.json.encode(problem(error)), error.status, headers=error.headers, content_type=PROBLEM)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    status = error.code or 500
+    body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
+    headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
+    return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
 
 
 def _unavailable(error: ServiceError) -> Response:

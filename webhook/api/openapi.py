@@ -27,7 +27,7 @@ _PROBLEMS = {
     410: "The thing is not to be had any more, or never was.",
     412: "The content is not the one that If-Match names.",
     413: "The body is too large.",
-    415: "The body is not application/json in UTF-8.",
+    415: "The body is not application/json in UTF-8, or is compressed.",
     416: "None of the content lies in the range.",
     422: "Fields are wrong; `errors` names them.",
     503: "Our own trouble: try again later.",

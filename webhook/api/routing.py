@@ -28,7 +28,6 @@ from webhook.store.keys import StoredAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from webhook.api.content import Content
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
@@ -91,7 +90,7 @@ class Answer:
         body: plain values for JSON, or `content.Content`; None is an empty answer.
         wait_seconds: how long a better answer may be waited for, while the database changes.
         again: gives the better answer; a wait ends when it no longer asks for one.
-        load: gives the body of a GET's answer, once its transaction has ended.
+        load: gives the body of an answer once its transaction has ended; may open others.
         replayed: whether it was given before, under the same idempotency key.
         entry: what the audit log must have before the answer is given.
     """
@@ -101,7 +100,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: float = 0
     again: Callable[[Session], Answer] | None = None
-    load: Callable[[], Content] | None = None
+    load: Callable[[], Any] | None = None
     replayed: bool = False
     entry: Entry | None = None
 
@@ -145,6 +144,7 @@ class RawRequest:
     Attributes:
         address: where it came from.
         id: what tells it from others in logs.
+        content_coding: `Content-Encoding`, which must be none.
         body: what was read of it, empty where it is a form with a file.
     """
 
@@ -154,6 +154,7 @@ class RawRequest:
     arguments: tuple[tuple[str, str], ...]
     authorization: str
     content_type: str
+    content_coding: str
     body: bytes
     upload: Upload | None
     idempotency_key: str | None
@@ -190,25 +191,31 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     if route.method == "GET":
         with service.database.read() as session:
             answer = route.call(request, session)
-        body = answer.body if answer.load is None else answer.load()
-        return replace(answer, body=body, load=None, entry=_entry(route, raw, client, query=_asked(request.query)))
-    with service.database.transaction() as session:
-        if route.creates and raw.idempotency_key is not None:
-            answer = _once(session, route, request=request, raw=raw)
-        else:
-            answer = route.call(request, session)
-        entry = _entry(
-            route,
-            raw,
-            client,
-            made=answer.body.get("id") if isinstance(answer.body, dict) else None,
-            status=answer.status,
-            fields=_fields(request.body),
-            replayed=answer.replayed,
-        )
-        if entry is not None:
-            audit.append(session, service.keyring, [entry], now=clock.now())
-        return answer
+        answer = replace(answer, entry=_entry(route, raw, client, query=_asked(request.query)))
+    else:
+        with service.database.transaction() as session:
+            answer = _changed(session, route, request=request, raw=raw)
+    return answer if answer.load is None else replace(answer, body=answer.load(), load=None)
+
+
+def _changed(session: Session, route: Route, *, request: Request, raw: RawRequest) -> Answer:
+    """Answer a request that changes something; the audit log has it in the same transaction."""
+    if route.creates and raw.idempotency_key is not None:
+        answer = _once(session, route, request=request, raw=raw)
+    else:
+        answer = route.call(request, session)
+    entry = _entry(
+        route,
+        raw,
+        request.client,
+        made=answer.body.get("id") if isinstance(answer.body, dict) else None,
+        status=answer.status if answer.load is None else None,  # it is written down before it is done
+        fields=_fields(request.body),
+        replayed=answer.replayed,
+    )
+    if entry is not None:
+        audit.append(session, request.service.keyring, [entry], now=clock.now())
+    return answer
 
 
 def admit(service: Service, route: Route, raw: RawRequest) -> Client:
@@ -315,6 +322,7 @@ def _body(route: Route, raw: RawRequest) -> Any:
         return _validated(route.form, fields | ({"file": raw.upload.name} if raw.upload.path else {}))
     if route.body is None:
         return None
+    refuse_compressed(raw.content_coding)
     if media_type(raw.content_type) != JSON:
         raise UnsupportedMedia("Send the body as application/json, in UTF-8.")
     try:
@@ -332,10 +340,20 @@ class TooLarge(RequestError):
 
 
 class UnsupportedMedia(RequestError):
-    """The body is not JSON, or not in UTF-8."""
+    """The body is not JSON, not in UTF-8, or compressed."""
 
     status = 415
     title = "Unsupported media type"
+
+
+def refuse_compressed(content_coding: str) -> None:
+    """Refuse a body in any `Content-Encoding`: a small one could become a very large one.
+
+    Raises:
+        UnsupportedMedia: it has one.
+    """
+    if content_coding:
+        raise UnsupportedMedia("Send the body as it is, without Content-Encoding.")
 
 
 def _validated(model: type[BaseModel], value: object) -> BaseModel:

@@ -77,6 +77,7 @@ def _user() -> str:
 def serve() -> None:
     """Migrate the database, then run web and worker together."""
     from webhook import processes
+    from webhook.settings import authority
 
     settings = load_settings()
     processes.check_uploads(settings)
@@ -84,8 +85,11 @@ def serve() -> None:
 
     def prepare() -> None:
         prepare_database(settings)
-        host, port = settings.bind
-        click.echo(f"webhook: listening on http://{host}:{port} (API description: /docs)", err=True)
+        click.echo(f"webhook: listening on http://{authority(*settings.bind)} (API description: /docs)", err=True)
+        if settings.callback_bind is not None:
+            click.echo(
+                f"webhook: listening on http://{authority(*settings.callback_bind)} for callbacks alone", err=True
+            )
 
     sys.exit(processes.serve(settings, prepare=prepare))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import http.client
 import os
-import re
 import shutil
 import sys
 from collections import Counter
@@ -32,7 +31,7 @@ from webhook.db import open_database
 from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
 from webhook.errors import DatabaseError, DecryptionError, PlatformError, ServiceError, SettingError
-from webhook.settings import Settings
+from webhook.settings import Settings, authority, local_url
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import receivers as receiver_store
@@ -50,7 +49,6 @@ _OTHERS_MAY = 0o077
 _FETCH_SECONDS = 4.0
 _FETCH_BYTES = 65_536
 _MISSED_BEATS = 3
-_ACCOUNT_UID = re.compile(r"[0-9]{16}")  # Alibaba Cloud, Account Center, "View your Alibaba Cloud account ID"
 _PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 _NOT_A_RAM_USERS = "A RAM user's will not do: the platform hashes the account's into every checksum."
 
@@ -212,16 +210,21 @@ def _processes(settings: Settings, database: Database | None) -> Iterator[Check]
 
 
 def _web(settings: Settings) -> Check:
-    """Check that the address is free, or that it is this service that answers there."""
-    host, port = settings.bind
+    """Check that the addresses are free, or that it is this service that answers there."""
+    shown = authority(*settings.bind)
     try:
         processes.check_bind(settings)
     except SettingError as error:
-        asked = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        if "dependencies" in (_fetch(f"http://{f'[{asked}]' if ':' in asked else asked}:{port}/readyz") or {}):
-            return ok("web", f"It answers on {host}:{port}.")
-        return wrong("web", f"What listens there is not this service. {error}")
-    return warning("web", f"Nothing listens on {host}:{port}: it is not running.", mend="Start `webhook serve`.")
+        if "dependencies" not in (_fetch(f"{local_url(*settings.bind)}/readyz") or {}):
+            return wrong("web", f"What listens there is not this service. {error}")
+        if settings.callback_bind is None:
+            return ok("web", f"It answers on {shown}.")
+        callbacks = f"{authority(*settings.callback_bind)} (WEBHOOK_CALLBACK_BIND)"
+        if "status" in (_fetch(f"{local_url(*settings.callback_bind)}/livez") or {}):
+            return ok("web", f"It answers on {shown}, and callbacks alone on {callbacks}.")
+        mend = "Restart it with this setting; it says so if another program listens there."
+        return wrong("web", f"It answers on {shown}, and not on {callbacks}.", mend=mend)
+    return warning("web", f"Nothing listens on {shown}: it is not running.", mend="Start `webhook serve`.")
 
 
 def _fetch(url: str) -> dict[str, Any] | None:
@@ -268,7 +271,7 @@ def _uid(settings: Settings) -> Check:
         finding = "WEBHOOK_PLATFORM_UID is not set, so no callback can be verified, and none is asked for."
         mend = f"Set it to the UID of the Alibaba Cloud account (top right in the console). {_NOT_A_RAM_USERS}"
         return wrong(name, finding, mend=mend)
-    if not _ACCOUNT_UID.fullmatch(uid):
+    if not signatures.ACCOUNT_UID.fullmatch(uid):
         mend = f"Compare it with the account ID in the console. {_NOT_A_RAM_USERS}"
         return warning(name, f"{uid} does not look like an account's UID, which has 16 digits.", mend=mend)
     return ok(name, f"{uid}.")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from webhook import clock, codes, deliveries
+from webhook import clock, codes, deliveries, signatures
 from webhook.doctor.checks import Check, count, ok, warning, wrong
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
@@ -33,7 +33,7 @@ def examine_contents(database: Database) -> list[Check]:
     with database.read() as session:
         kept = callback_store.count_by_state(session)
         return [
-            _quarantine(session, kept["quarantined"]),
+            _quarantine(session),
             _unreadable(kept["unreadable"]),
             _queue(session),
             _results(session),
@@ -43,19 +43,16 @@ def examine_contents(database: Database) -> list[Check]:
         ]
 
 
-def _quarantine(session: Session, number: int) -> Check:
-    if not number:
+def _quarantine(session: Session) -> Check:
+    found = callback_store.causes(session)
+    if not found:
         return ok("quarantine", "No callback failed verification.")
-    rows = callback_store.list_callbacks(session, state="quarantined", task_id=None, after=None, limit=_LOOKED_AT)
-    diagnosed = Counter(row.message or "" for row in rows if row.reason not in {None, "checksum_wrong"})
-    failed = f"{count(number, 'callback')} failed verification"
-    if not diagnosed:
-        finding = f"{failed}, and no known mistake explains it: forged, or another account's."
-        mend = "Compare WEBHOOK_PLATFORM_UID with the account that submits the tasks."
-        return warning("quarantine", finding, mend=mend)
-    message, times = diagnosed.most_common(1)[0]
-    mend = "Mend that, then verify them again: POST /v1/callbacks/{id}/verify."
-    return wrong("quarantine", f"{failed}; of the newest {len(rows)}, {times}: {message}", mend=mend)
+    failed = f"{count(sum(cause.count for cause in found), 'callback')} failed verification"
+    mend = "Mend that, then verify them again: POST /v1/callbacks/verify. GET /v1/callbacks/causes has all causes."
+    known = [cause for cause in found if cause.reason not in signatures.UNKNOWN]
+    if not known:
+        return warning("quarantine", f"{failed}. {found[0].message}", mend=mend)
+    return wrong("quarantine", f"{failed}; {known[0].count} of them: {known[0].message}", mend=mend)
 
 
 def _unreadable(number: int) -> Check:

@@ -50,9 +50,54 @@ def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
 
 
-def delete_callback(session: Session, callback_id: str) -> None:
-    """Forget a callback."""
-    session.execute(sa.delete(callbacks).where(callbacks.c.id == callback_id))
+def take_quarantined(session: Session, callback_id: str) -> bool:
+    """Forget a quarantined callback; return whether it was still there."""
+    return session.execute(sa.delete(callbacks).where(callbacks.c.id == callback_id, _QUARANTINED)).rowcount == 1
+
+
+def diagnose_quarantined(session: Session, callback_id: str, *, reason: str, message: str) -> None:
+    """Note another cause of a callback's quarantine."""
+    found = sa.update(callbacks).where(callbacks.c.id == callback_id, _QUARANTINED)
+    session.execute(found.values(reason=reason, message=message))
+
+
+def quarantined_ids(session: Session, *, reason: str | None, after: str, limit: int) -> list[str]:
+    """Return the ids of up to `limit` quarantined callbacks, oldest first.
+
+    Args:
+        reason: why they are; None for whatever reason.
+    """
+    found = sa.select(callbacks.c.id).where(_QUARANTINED, _NOT_ACCEPTED, callbacks.c.id > after)
+    if reason is not None:
+        found = found.where(callbacks.c.reason == reason)
+    return list(session.execute(found.order_by(callbacks.c.id).limit(limit)).scalars())
+
+
+class Cause(msgspec.Struct, frozen=True, kw_only=True):
+    """Why callbacks are quarantined, how many, and when the first and the last of them came."""
+
+    reason: str
+    message: str
+    count: int
+    first_received_at: datetime
+    last_received_at: datetime
+
+
+def causes(session: Session) -> list[Cause]:
+    """Return the causes of what is quarantined, the most frequent first."""
+    first, last = sa.func.min(callbacks.c.id), sa.func.max(callbacks.c.id)  # ids are ordered by time
+    grouped = sa.select(callbacks.c.reason, callbacks.c.message, sa.func.count(), first, last)
+    rows = session.execute(
+        grouped.where(_QUARANTINED, _NOT_ACCEPTED).group_by(callbacks.c.reason, callbacks.c.message)
+    ).all()
+    ends = {id_ for row in rows for id_ in row[3:]}
+    times = sa.select(callbacks.c.id, callbacks.c.received_at).where(callbacks.c.id.in_(ends))
+    at = {row.id: row.received_at for row in session.execute(times)}
+    found = [
+        Cause(reason=reason, message=message, count=count, first_received_at=at[oldest], last_received_at=at[newest])
+        for reason, message, count, oldest, newest in rows
+    ]
+    return sorted(found, key=lambda cause: (-cause.count, cause.message))
 
 
 def callback(session: Session, callback_id: str) -> Callback | None:
@@ -102,16 +147,21 @@ _VERIFIED = callbacks.c.state != sa.literal_column(_STATES["quarantined"])
 
 
 def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows: int, total_bytes: int) -> None:
-    """Drop the oldest quarantined callbacks beyond the bounds: of one address, and of all in rows and bytes."""
+    """Drop the oldest quarantined callbacks beyond the bounds, of one address and of all, in rows and in bytes.
+
+    One address may have half of all bytes: so whoever knows its token cannot drive out all others.
+    """
     alone(session, "trim quarantine")  # or two could delete the same rows in different orders
     newest_first = sa.select(callbacks.c.id).where(_QUARANTINED).order_by(callbacks.c.id.desc())
     of_address = newest_first.where(callbacks.c.address_id == address_id).offset(per_address)
     running_bytes = sa.func.sum(sa.func.length(callbacks.c.content)).over(order_by=callbacks.c.id.desc())
-    sizes = sa.select(callbacks.c.id, running_bytes.label("running")).where(_QUARANTINED).subquery()
+    running = sa.select(callbacks.c.id, running_bytes.label("bytes")).where(_QUARANTINED)
+    own, sizes = running.where(callbacks.c.address_id == address_id).subquery(), running.subquery()
     for surplus in (
         of_address,
+        sa.select(own.c.id).where(own.c.bytes > total_bytes // 2),
         newest_first.offset(rows),
-        sa.select(sizes.c.id).where(sizes.c.running > total_bytes),
+        sa.select(sizes.c.id).where(sizes.c.bytes > total_bytes),
     ):
         session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(surplus)))
 

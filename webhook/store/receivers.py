@@ -55,7 +55,14 @@ def delete_receiver(session: Session, receiver_id: str, *, now: datetime) -> boo
     return session.execute(statement.values(deleted_at=now)).rowcount == 1
 
 
-def known_uids(session: Session) -> list[str]:
-    """Return the account UIDs that receivers were given."""
-    statement = sa.select(receivers.c.uid).where(receivers.c.uid.is_not(None)).distinct().order_by(receivers.c.uid)
+def known_uids(session: Session, *, limit: int) -> list[str]:
+    """Return the account UIDs that receivers were given last."""
+    given = sa.select(receivers.c.uid).where(receivers.c.uid.is_not(None)).group_by(receivers.c.uid)
+    statement = given.order_by(sa.func.max(receivers.c.id).desc()).limit(limit)
     return [uid for uid in session.execute(statement).scalars() if uid is not None]
+
+
+def other_secrets(session: Session, receiver_id: str, *, limit: int) -> list[tuple[str, bytes]]:
+    """Return id and sealed secrets of the newest receivers but one, deleted ones among them."""
+    others = sa.select(receivers.c.id, receivers.c.secrets).where(receivers.c.id != receiver_id)
+    return [(row.id, row.secrets) for row in session.execute(others.order_by(receivers.c.id.desc()).limit(limit))]

@@ -38,7 +38,10 @@ class AuditOut(Out):
     request_id: str | None
     action: str
     object_id: str | None
-    status: Annotated[int | None, Field(description="Of the answer, null for commands.")]
+    status: Annotated[
+        int | None,
+        Field(description="Of the answer; null for commands, and for what is done after it is written down."),
+    ]
     details: dict[str, Any]
     hash: Annotated[str, Field(description="SHA-256 over the hash before it and this row, in hex.")]
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Literal
 
-from webhook.api.schemas.base import Out, Text
-from webhook.api.schemas.lists import ListQuery, Page
+from webhook.api.schemas.base import In, Out, Text
+from webhook.api.schemas.lists import Cursor, ListQuery, Page
 
 
 class CallbackQuery(ListQuery):
@@ -39,3 +39,35 @@ class CallbackPage(Page):
     """Callbacks, newest first."""
 
     items: list[CallbackOut]
+
+
+class CauseOut(Out):
+    """Why callbacks are quarantined, and how to mend it."""
+
+    reason: str
+    message: str
+    count: int
+    first_received_at: datetime
+    last_received_at: datetime
+
+
+class CausePage(Page):
+    """Causes, the most frequent first, all on one page."""
+
+    items: list[CauseOut]
+
+
+class VerifyIn(In):
+    """Which quarantined callbacks to verify again: those with this `reason`, or all."""
+
+    reason: Text | None = None
+    cursor: Cursor | None = None
+
+
+class VerifiedOut(Out):
+    """What they are now; where there is a cursor, time was up, and the others are verified by asking with it."""
+
+    accepted: int
+    unreadable: int
+    quarantined: int
+    next_cursor: str | None
