@@ -9,6 +9,7 @@ from flask import Flask
 from webhook.api.http import Api
 from webhook.callbacks import CallbackReceiver
 from webhook.metrics import Metrics
+from webhook.proxies import Proxies
 
 if TYPE_CHECKING:
     from webhook.bootstrap import Service
@@ -27,5 +28,6 @@ def create_app(service: Service) -> Flask:
     )
     app.add_url_rule("/callbacks/<token>", "callback", receiver.view, methods=["POST"], provide_automatic_options=False)
     Api(service, metrics).register(app)
-    app.wsgi_app = receiver.in_front_of(app.wsgi_app)  # type: ignore[method-assign,assignment] # Flask's way
+    api = Proxies(service.settings.trusted_proxies).in_front_of(app.wsgi_app)
+    app.wsgi_app = receiver.in_front_of(api)  # type: ignore[method-assign,assignment] # Flask's way
     return app

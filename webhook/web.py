@@ -141,6 +141,7 @@ class Web(BaseApplication):
             "limit_request_line": _LONGEST_REQUEST_LINE,
             "keepalive": _KEEPALIVE_SECONDS,
             "graceful_timeout": _GRACEFUL_SECONDS,
+            "forwarded_allow_ips": "",  # what proxies say is for `proxies` to believe; gunicorn would believe loopback
             "accesslog": None,
             "loglevel": "warning",
             "proc_name": "webhook-web",

@@ -17,7 +17,8 @@ from flask import Flask, Response, request
 from gevent.event import Event
 from werkzeug.exceptions import HTTPException
 
-from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api import callbacks, events, evidence, health, keys, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api.access import Access
 from webhook.api.content import Content
 from webhook.api.docs import PAGE
 from webhook.api.routing import (
@@ -28,8 +29,6 @@ from webhook.api.routing import (
     RawRequest,
     Route,
     TooLarge,
-    admit,
-    authenticate,
     problem,
     respond,
 )
@@ -41,6 +40,7 @@ from webhook.threads import in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from webhook.api.access import Client
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Changes
@@ -56,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     *subscriptions.ROUTES,
     *receivers.ROUTES,
     *callbacks.ROUTES,
+    *keys.ROUTES,
 )
 
 _LOOK_SECONDS = 0.02
@@ -73,6 +74,7 @@ class Api:
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
+        self._access = Access(service)
         self._news = News(service)
         self._description = b""
 
@@ -100,9 +102,12 @@ class Api:
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
             upload: Upload | None = None
+            limits: dict[str, str] = {}
             try:
+                client, limits = self._enter()
+                route.check(client)
                 upload = self._upload(route)
-                answer = self._answer(route, self._raw(path, upload))
+                answer = self._answer(route, self._raw(client, path, upload))
                 response = _response(answer)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
@@ -117,29 +122,34 @@ class Api:
             finally:
                 if upload is not None and upload.path is not None:
                     upload.path.unlink(missing_ok=True)  # unless it has become a task's
+            response.headers.update(limits)
             self._metrics.requests.labels(f"{route.method} {route.path}", str(response.status_code)).inc()
             return response
 
         return view
 
+    def _enter(self) -> tuple[Client, dict[str, str]]:
+        authorization = request.headers.get("Authorization", "")
+        return self._access.enter(authorization=authorization, address=request.remote_addr or "")
+
     def _upload(self, route: Route) -> Upload | None:
-        """Read a form with a file, of a client that may send one; None where the body is something else."""
+        """Read a form with a file; None where the body is something else."""
         if route.form is None or request.mimetype != FORM:
             return None
-        in_thread(admit, self._service, route, request.headers.get("Authorization", ""))
         return read_upload(request, uploads=self._service.uploads, limit=self._service.settings.upload_limit)
 
-    def _raw(self, path: dict[str, str], upload: Upload | None) -> RawRequest:
+    def _raw(self, client: Client, path: dict[str, str], upload: Upload | None) -> RawRequest:
         limit = self._service.settings.request_body_limit
         return RawRequest(
+            client=client,
             path=path,
             arguments=tuple(request.args.items(multi=True)),
-            authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
             body=b"" if upload else read_body(request, limit=limit),
             upload=upload,
             idempotency_key=request.headers.get("Idempotency-Key"),
             prefer=",".join(request.headers.getlist("Prefer")),
+            address=request.remote_addr or "",
             base_url=request.host_url.rstrip("/"),
         )
 
@@ -160,9 +170,10 @@ class Api:
 
     def _http_problem(self, error: HTTPException) -> Response:
         """Say what Flask itself refuses in the same shape; what is under /v1 is nobody's business without a key."""
+        limits: dict[str, str] = {}
         if request.path.startswith("/v1/"):
             try:
-                in_thread(authenticate, self._service, request.headers.get("Authorization", ""))
+                _, limits = self._enter()
             except RequestError as refusal:
                 return _problem(refusal)
             except ServiceError as trouble:
@@ -170,7 +181,7 @@ class Api:
         status = error.code or 500
         body = {"type": "about:blank", "title": error.name, "status": status, "detail": error.description}
         headers = {name: value for name, value in error.get_headers() if name.lower() in {"allow", "location"}}
-        return Response(msgspec.json.encode(body), status, headers=headers, content_type=PROBLEM)
+        return Response(msgspec.json.encode(body), status, headers=headers | limits, content_type=PROBLEM)
 
     def _openapi(self) -> bytes:
         """Return the description, made when it is first asked for: it takes a tenth of a second."""

@@ -1,16 +1,14 @@
 """From a request to an answer: who asks, is it well-formed, is it a repetition, what comes back.
 
-A route is a row: method, path, role, schemas, function. The table is the single source of Flask's routing,
-of the check that every route has a role, and of the OpenAPI document.
+A route is a row: method, path, permission, schemas, function. The table is the single source of Flask's routing,
+of who may do what, and of the OpenAPI document.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,18 +16,21 @@ from pydantic import BaseModel, ValidationError
 
 from webhook import clock
 from webhook.db import alone
-from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
+from webhook.errors import Forbidden, Invalid, RequestError
 from webhook.forms import media_type
+from webhook.roles import roles_with
 from webhook.store import keys as key_store
 from webhook.store.keys import StoredAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from webhook.api.access import Client
     from webhook.api.content import Content
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
+    from webhook.roles import Permission, Role
 
 KEEP_ANSWERS = timedelta(hours=24)
 LONGEST_KEY = 255  # characters of an Idempotency-Key
@@ -38,29 +39,14 @@ FORM = "multipart/form-data"
 PROBLEM = "application/problem+json"
 
 
-class Role(IntEnum):
-    """What a key may do; each role includes those below it."""
-
-    READER = 1
-    SUBMITTER = 2
-    ADMIN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Client:
-    """Who asks.
-
-    Attributes:
-        id: of the API key, `bootstrap` for the key of the settings.
-    """
-
-    id: str
-    role: Role
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a route's function sees of a request."""
+    """What a route's function sees of a request.
+
+    Attributes:
+        address: the client's; empty where it has none.
+        base_url: where the client reached us.
+    """
 
     service: Service
     client: Client
@@ -69,6 +55,7 @@ class Request:
     body: Any
     upload: Upload | None
     prefer_wait_seconds: float
+    address: str
     base_url: str
 
 
@@ -97,6 +84,8 @@ class Route:
 
     Attributes:
         path: with `{names}`.
+        permission: what it takes.
+        part: a permission that is enough for a part of it; the function knows which.
         query, body: schemas of what comes in; None takes nothing.
         form: schema of a multipart form with a file, which is taken in place of the body.
         call: runs inside one transaction; a GET's only reads.
@@ -108,7 +97,8 @@ class Route:
 
     method: str
     path: str
-    role: Role
+    permission: Permission
+    part: Permission | None = None
     summary: str
     call: Callable[[Request, Session], Answer]
     query: type[BaseModel] | None = None
@@ -120,6 +110,21 @@ class Route:
     waits: bool = False
     tag: str
 
+    def roles(self) -> tuple[tuple[Role, ...], tuple[Role, ...]]:
+        """Return the roles that may do it, and those that may do a part of it."""
+        whole = roles_with(self.permission)
+        return whole, tuple(role for role in roles_with(self.part or self.permission) if role not in whole)
+
+    def check(self, client: Client) -> None:
+        """Refuse a client that may do no part of it.
+
+        Raises:
+            Forbidden: the role has not the permission.
+        """
+        if not client.may(self.permission) and not client.may(self.part or self.permission):
+            whole, part = self.roles()
+            raise Forbidden(f"This needs a key of the role {' or '.join((*part, *whole))}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawRequest:
@@ -129,14 +134,15 @@ class RawRequest:
         body: what was read of it, empty where it is a form with a file.
     """
 
+    client: Client
     path: Mapping[str, str]
     arguments: tuple[tuple[str, str], ...]
-    authorization: str
     content_type: str
     body: bytes
     upload: Upload | None
     idempotency_key: str | None
     prefer: str
+    address: str
     base_url: str
 
     def digest(self) -> bytes:
@@ -145,21 +151,21 @@ class RawRequest:
 
 
 def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
-    """Answer a request; blocks on the database, so call it in a thread.
+    """Answer a request that the route is open to; blocks on the database, so call it in a thread.
 
     Raises:
         RequestError: the request cannot be met.
         DatabaseError: our own trouble.
     """
-    client = admit(service, route, raw.authorization)
     request = Request(
         service=service,
-        client=client,
+        client=raw.client,
         path=raw.path,
         query=_query(route, raw.arguments),
         body=_body(route, raw),
         upload=raw.upload,
         prefer_wait_seconds=_prefer_wait(raw.prefer) if route.waits else 0,
+        address=raw.address,
         base_url=raw.base_url,
     )
     if route.method == "GET":
@@ -170,38 +176,6 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
         if route.creates and raw.idempotency_key is not None:
             return _once(session, route, request=request, raw=raw)
         return route.call(request, session)
-
-
-def admit(service: Service, route: Route, authorization: str) -> Client:
-    """Return who asks, if a route is for them.
-
-    Raises:
-        Unauthorized, Forbidden: it is not.
-    """
-    client = authenticate(service, authorization)
-    if client.role < route.role:
-        raise Forbidden(f"This needs the role {route.role.name.lower()}.")
-    return client
-
-
-def authenticate(service: Service, authorization: str) -> Client:
-    """Return who holds this `Authorization: Bearer` key.
-
-    Raises:
-        Unauthorized: nobody.
-    """
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise Unauthorized("Send `Authorization: Bearer KEY`; `webhook keys create` makes one.")
-    presented = key.strip().encode()
-    admin_key = service.settings.admin_key
-    if admin_key is not None and hmac.compare_digest(presented, admin_key.encode()):
-        return Client(id="bootstrap", role=Role.ADMIN)
-    with service.database.read() as session:
-        found = key_store.api_key(session, hashlib.sha256(presented).digest())
-    if found is None:
-        raise Unauthorized("The API key is not known, or was revoked.")
-    return Client(id=found.id, role=Role[found.role.upper()])
 
 
 def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:
