@@ -6,6 +6,7 @@ werkzeug's `ProxyFix` counts proxies instead of knowing them, so it believes who
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,7 @@ def is_within(address: str, networks: Iterable[IPv4Network | IPv6Network]) -> bo
     return any(plain in network for network in networks)
 
 
+@lru_cache(maxsize=1024)  # a client asks more than once
 def _plain(text: str) -> IPv4Address | IPv6Address:
     address = ip_address(text)
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address

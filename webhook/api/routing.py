@@ -123,7 +123,7 @@ class Route:
         """
         if not client.may(self.permission) and not client.may(self.part or self.permission):
             whole, part = self.roles()
-            raise Forbidden(f"This needs a key of the role {' or '.join((*part, *whole))}.")
+            raise Forbidden(f"This needs the role {' or '.join((*part, *whole))}.")
 
 
 @dataclass(frozen=True, kw_only=True)

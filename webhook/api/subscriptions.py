@@ -84,7 +84,7 @@ def _show(request: Request, session: Session) -> Answer:
 def _patch(request: Request, session: Session) -> Answer:
     body: schemas.SubscriptionPatch = request.body
     if not body.model_fields_set <= _OPERATORS and not request.client.may(Permission.MANAGE):
-        raise Forbidden(f"An operator may change {', '.join(sorted(_OPERATORS))}; this needs a key of the role admin.")
+        raise Forbidden(f"An operator may change {', '.join(sorted(_OPERATORS))}; this needs the role admin.")
     subscription = _found(session, request.path["subscription_id"], lock=True)
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if changes.get("url") == subscription.url:
