@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.clients import AppClient
+from tests.running import Running
 from webhook.app import create_app
 from webhook.proxies import Proxies, is_within, plain_address
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakeService
 
 TRUSTED = tuple(ip_network(each) for each in ("127.0.0.0/8", "10.0.0.0/8", "fd00::/8"))
@@ -122,3 +125,12 @@ def test_a_receiver_s_address_is_the_one_that_the_proxy_was_asked_by(make_servic
     made = AppClient(create_app(service)).made("/v1/receivers", {"name": "a"}, headers=told)
     expected = "https://hooks.example.com/callbacks/" if trusted else "http://localhost/callbacks/"
     assert made["callback_url"].startswith(expected)
+
+
+def test_the_web_server_believes_nobody_by_itself(tmp_path: Path) -> None:
+    service = Running(tmp_path, WEBHOOK_PUBLIC_URL="", FORWARDED_ALLOW_IPS="*")
+    service.start()
+    told = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "X-Forwarded-For": "192.0.2.1"}
+    made = service.made("/v1/receivers", {"name": "a"}, headers=told)
+    assert service.command.stop() == 0
+    assert made["callback_url"].startswith(f"{service.url}/callbacks/")

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.clients import ADMIN_KEY, NO_KEY, AppClient, Hub
 from tests.signed import content, form, piece
@@ -15,7 +16,7 @@ from tests.waiting import until
 from webhook.api.access import Access, Client
 from webhook.app import create_app
 from webhook.clock import to_microseconds
-from webhook.errors import Forbidden, TooManyRequests, Unauthorized
+from webhook.errors import DatabaseError, Forbidden, TooManyRequests, Unauthorized
 from webhook.roles import Role
 
 if TYPE_CHECKING:
@@ -106,6 +107,19 @@ def test_when_a_key_was_last_used_is_shown_soon(client: AppClient) -> None:
     for _ in range(3):
         assert client.get("/v1/tasks", key=made["key"]).status == 200
     assert client.shown(f"/v1/keys/{made['id']}")["last_used_at"] == used
+
+
+def test_a_use_that_cannot_be_noted_is_no_concern_of_the_request(
+    client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DatabaseError("The disk is full.")
+
+    made = client.made("/v1/keys", {"name": "a", "role": "reader"})
+    monkeypatch.setattr("webhook.store.keys.note_use", fail)
+    with capture_logs() as logged:
+        assert [client.get("/v1/tasks", key=made["key"]).status for _ in range(3)] == [200] * 3
+    assert [(entry["log_level"], entry["key"]) for entry in logged] == [("warning", made["id"])]
 
 
 def test_an_operator_changes_the_pace_of_a_subscription_and_not_where_it_leads(client: AppClient) -> None:
@@ -240,3 +254,19 @@ def test_a_key_that_was_right_before_counts_as_wrong_when_it_is_not_any_more(ser
     with pytest.raises(TooManyRequests):
         entrance.enter(key, "198.51.100.1")
     assert entrance.enter(key)
+
+
+def test_only_so_many_keys_are_remembered_as_right(
+    service: Service, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhook.api.access._MOST_KNOWN", 1)
+    first, second = create(service, clock), create(service, clock)
+    entrance = Entrance(service, clock)
+    for key in (first, second):
+        entrance.enter(key)
+    for number in range(300):
+        with pytest.raises(Unauthorized):
+            entrance.enter(f"wk_{number}")
+    with pytest.raises(TooManyRequests):
+        entrance.enter(first)
+    assert entrance.enter(second)

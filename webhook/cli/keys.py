@@ -12,6 +12,7 @@ import click
 from typing_extensions import override
 
 from webhook.cli.service import load_settings, prepare_database
+from webhook.pictures import plain
 from webhook.roles import Role
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def list_keys() -> None:
 
 def _row(key: ApiKey, *, state: str) -> tuple[str, ...]:
     times = ("never" if time is None else f"{time:%Y-%m-%d %H:%M}Z" for time in (key.expires_at, key.last_used_at))
-    return (key.id, key.name, key.role, state, *times, ",".join(key.networks or ["any"]))
+    return (key.id, plain(key.name), key.role, state, *times, ",".join(key.networks or ["any"]))
 
 
 @keys.command("revoke")
