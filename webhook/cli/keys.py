@@ -12,7 +12,6 @@ import click
 from typing_extensions import override
 
 from webhook.cli.service import load_settings, prepare_database
-from webhook.pictures import plain
 from webhook.roles import Role
 
 if TYPE_CHECKING:
@@ -93,21 +92,23 @@ def rotate_key(name: str, lifetime: timedelta | None) -> None:
 def list_keys() -> None:
     """List the API keys; the keys themselves are not kept."""
     from webhook import clock
+    from webhook.pictures import plain
     from webhook.store import keys as key_store
 
     with _service() as service, service.database.read() as session:
         found = key_store.list_api_keys(session)
     now = clock.now()
     rows: list[tuple[str, ...]] = [("ID", "CLIENT", "ROLE", "STATE", "EXPIRES", "LAST USED", "NETWORKS")]
-    rows += [_row(key, state=key.state(now)) for key in found]
+    rows += [(key.id, plain(key.name), key.role, key.state(now), *_rest(key)) for key in found]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _row(key: ApiKey, *, state: str) -> tuple[str, ...]:
-    times = ("never" if time is None else f"{time:%Y-%m-%d %H:%M}Z" for time in (key.expires_at, key.last_used_at))
-    return (key.id, plain(key.name), key.role, state, *times, ",".join(key.networks or ["any"]))
+def _rest(key: ApiKey) -> Iterator[str]:
+    for time in (key.expires_at, key.last_used_at):
+        yield "never" if time is None else f"{time:%Y-%m-%d %H:%M}Z"
+    yield ",".join(key.networks or ["any"])
 
 
 @keys.command("revoke")
