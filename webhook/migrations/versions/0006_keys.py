@@ -1,6 +1,7 @@
 """API keys that end, tell when they were last used, and may be bound to networks.
 
-Their digests become keyed ones when a process first starts, since a migration has no key.
+Their digests become keyed ones when a process first starts, since a migration has no key. That is not undone: the
+version before does not know them, and needs new keys.
 """
 
 from __future__ import annotations
