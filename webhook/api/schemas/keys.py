@@ -38,7 +38,7 @@ class KeyIn(In):
 
     name: Annotated[Text, Field(min_length=1, max_length=128, description="The client's.")]
     role: Role
-    expires_in_seconds: Annotated[int, IS_NUMBER, Field(ge=60, le=_LONGEST_LIFETIME_SECONDS)] | None = None
+    expires_in_seconds: Annotated[int, Field(ge=60, le=_LONGEST_LIFETIME_SECONDS), IS_NUMBER] | None = None
     networks: (
         Annotated[list[Network], Field(min_length=1, max_length=32, description="From which alone it may be used.")]
         | None
