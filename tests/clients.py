@@ -153,20 +153,34 @@ class Client(ABC):
         return found
 
 
+class Hub:
+    """This thread's hub while it stands in for a server's, which always waits for connections; a context manager.
+
+    What is called in it may wait for threads, and what it leaves to be done beside it is done before the end.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = gevent.get_hub().loop.async_()
+
+    def __enter__(self) -> None:
+        self._waiting.start(lambda: None)
+
+    def __exit__(self, *_: object) -> None:
+        gevent.sleep(0)  # so that it begins
+        gevent.get_hub().threadpool.join()
+        self._waiting.stop()
+
+
 class AppClient(Client):
     """Calls the application in this process."""
 
     def __init__(self, app: Flask) -> None:
         self._client = app.test_client()
-        self._waiting = gevent.get_hub().loop.async_()
+        self._hub = Hub()
 
     def send(self, method: str, path: str, *, headers: Mapping[str, str], body: bytes | None) -> Reply:
-        # a server's hub always waits for connections; this one would give up waiting for threads
-        self._waiting.start(lambda: None)
-        try:
+        with self._hub:
             answer = self._client.open(path, method=method, headers=dict(headers), data=body)
-        finally:
-            self._waiting.stop()
         return Reply(status=answer.status_code, headers=CaseInsensitiveDict(answer.headers.items()), body=answer.data)
 
 

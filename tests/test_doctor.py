@@ -345,7 +345,7 @@ def test_a_service_without_any_api_key_is_worth_a_look(environ: dict[str, str], 
     assert found(environ, "API keys").finding == "0, and WEBHOOK_ADMIN_KEY."
     del environ["WEBHOOK_ADMIN_KEY"]
     assert found(environ, "API keys").state == "warning"
-    key = key_store.ApiKey(id="key_1", name="a", role="admin", digest=b"", created_at=clock.now(), revoked_at=None)
+    key = key_store.ApiKey(id="key_1", name="a", role="admin", digest=b"", created_at=clock.now())
     with service.database.transaction() as session:
         key_store.insert_api_key(session, key)
     assert found(environ, "API keys").state == "ok"

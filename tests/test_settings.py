@@ -49,6 +49,8 @@ def test_an_empty_value_is_none() -> None:
         ("WEBHOOK_PLATFORM_ENDPOINT", "ftp://x"),
         ("WEBHOOK_PLATFORM_ENDPOINT", "https://green.example/some/path"),
         ("WEBHOOK_ALLOWED_PRIVATE_NETWORKS", "10.0.0.0/8,nonsense"),
+        ("WEBHOOK_TRUSTED_PROXIES", "the proxy"),
+        ("WEBHOOK_REQUESTS_PER_SECOND", "0"),
         ("WEBHOOK_FLAG_LEVEL", "severe"),
         ("WEBHOOK_SM3_SCHEME", "both"),
         ("WEBHOOK_LOG_LEVEL", "loud"),

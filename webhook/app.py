@@ -9,6 +9,7 @@ from flask import Flask
 from webhook.api.http import Api, register_liveness
 from webhook.callbacks import CallbackReceiver
 from webhook.metrics import Metrics
+from webhook.proxies import Proxies
 
 if TYPE_CHECKING:
     from webhook.bootstrap import Service
@@ -23,6 +24,7 @@ def create_apps(service: Service) -> tuple[Flask, ...]:
     metrics = Metrics()
     app = _empty_app()
     Api(service, metrics).register(app)
+    app.wsgi_app = Proxies(service.settings.trusted_proxies).in_front_of(app.wsgi_app)  # type: ignore[method-assign,assignment] # Flask's way
     if service.settings.callback_bind is None:
         _take_callbacks(app, service, metrics)
         return (app,)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from webhook import models
 from webhook.addresses import AddressPolicy
+from webhook.api_keys import ApiKeys, pepper
 from webhook.calls import Calls
 from webhook.claims import Claims, Pace
 from webhook.crypto import Keyring
@@ -49,6 +50,7 @@ class Service:
     services: Mapping[str, str]
     database: Database
     keyring: Keyring
+    api_keys: ApiKeys
     ingest: Ingest
     quarantine: Quarantine
     uploads: Uploads
@@ -72,6 +74,8 @@ def build(settings: Settings) -> Service:
         check_migrated(database)
         keyring = Keyring(encryption_keys(settings))
         check_keys(database, keyring)
+        with database.transaction() as session:
+            api_keys = ApiKeys(pepper(session, keyring))
         store = (
             open_store(settings.evidence_store)
             if settings.evidence_store
@@ -89,6 +93,7 @@ def build(settings: Settings) -> Service:
         services=CATALOGUE | settings.services,
         database=database,
         keyring=keyring,
+        api_keys=api_keys,
         ingest=ingest,
         quarantine=Quarantine(settings=settings, keyring=keyring, ingest=ingest),
         uploads=uploads,

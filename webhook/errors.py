@@ -22,12 +22,17 @@
     │   ├── PlatformBusy       for now: the same call may work later
     │   └── OutcomeUnknown     the call went out and its answer was lost
     └── RequestError           a client's request to the REST API, answered as problem+json
-        ├── Unauthorized, Forbidden, NotFound, Conflict, Gone, Invalid
+        ├── Unauthorized, Forbidden, NotFound, Conflict, Gone, Invalid, TooManyRequests
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ServiceError(Exception):
@@ -173,7 +178,7 @@ class Unauthorized(RequestError):
 
 
 class Forbidden(RequestError):
-    """The API key's role does not allow this."""
+    """The API key's role, or the networks that it is for, do not allow this."""
 
     status = 403
     title = "Forbidden"
@@ -213,3 +218,24 @@ class Invalid(RequestError):
     def __init__(self, *errors: tuple[str, str]) -> None:
         super().__init__("; ".join(f"{field}: {message}" for field, message in errors))
         self.errors = errors
+
+
+class TooManyRequests(RequestError):
+    """The client asks more often than it may.
+
+    Args:
+        wait_seconds: after which it may ask again.
+        headers: what else the answer's header says.
+    """
+
+    status = 429
+    title = "Too many requests"
+
+    def __init__(self, message: str, *, wait_seconds: int, headers: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self._headers = {"Retry-After": str(wait_seconds), **headers}
+
+    @property
+    @override
+    def headers(self) -> dict[str, str]:
+        return self._headers

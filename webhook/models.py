@@ -79,9 +79,12 @@ api_keys = sa.Table(
     sa.Column("id", String, primary_key=True),
     sa.Column("name", String, nullable=False),
     sa.Column("role", String, nullable=False),
-    sa.Column("digest", LargeBinary, nullable=False, unique=True),  # SHA-256 of the key
+    sa.Column("digest", LargeBinary, nullable=False, unique=True),  # keyed: api_keys.ApiKeys.digest
     sa.Column("created_at", UtcTime, nullable=False),
     sa.Column("revoked_at", UtcTime),
+    sa.Column("expires_at", UtcTime),
+    sa.Column("last_used_at", UtcTime),  # to the minute
+    sa.Column("networks", Json),  # from which it may be used; none is from anywhere
 )
 
 idempotency_keys = sa.Table(

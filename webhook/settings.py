@@ -283,6 +283,24 @@ class Settings:
         default=None,
         mend="Set it to networks such as 127.0.0.0/8,10.0.0.0/8.",
     )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "WEBHOOK_TRUSTED_PROXIES",
+        _networks,
+        default=None,
+        mend="Set it to the networks of the proxies before this service, such as 127.0.0.1/32,10.1.0.0/16.",
+    )
+    requests_per_second: int = _setting(
+        "WEBHOOK_REQUESTS_PER_SECOND",
+        _whole(1, 100_000),
+        default="200",
+        mend="Set it to the requests to the REST API that each key may make in a second, such as 200.",
+    )
+    requests_at_once: int = _setting(
+        "WEBHOOK_REQUESTS_AT_ONCE",
+        _whole(1, 1_000_000),
+        default="2000",
+        mend="Set it to the requests to the REST API that a key may make at once after a rest, such as 2000.",
+    )
     flag_level: str = _setting(
         "WEBHOOK_FLAG_LEVEL", _one_of("low", "medium", "high"), default="medium", mend="Set it to medium."
     )
@@ -497,7 +515,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         except ValueError as error:
             shown = "" if meta["secret"] or "@" in text else f" (it is {text!r})"
             raise SettingError(meta["variable"], f"{error}{shown}", meta["mend"]) from None
-    values["allowed_private_networks"] = values["allowed_private_networks"] or ()
+    for networks in ("allowed_private_networks", "trusted_proxies"):
+        values[networks] = values[networks] or ()
     values["services"] = values["services"] or {}
     values["api_url"] = values["api_url"] or local_url(*values["bind"])
     values["api_key"] = values["api_key"] or values["admin_key"]

@@ -134,6 +134,7 @@ class Web(BaseApplication):
             "workers": self._settings.web_concurrency,
             "worker_class": "webhook.web.CooperativeWorker",
             "graceful_timeout": _GRACEFUL_SECONDS,
+            "forwarded_allow_ips": "",  # what proxies say is for `proxies` to believe; gunicorn would believe loopback
             "accesslog": None,
             "loglevel": "warning",
             "proc_name": "webhook-web",

@@ -15,9 +15,9 @@ from tests.clients import ADMIN_KEY, NO_KEY, AppClient
 from tests.signed import content, form, piece
 from webhook import audit
 from webhook.api.http import ROUTES
-from webhook.api.routing import Role
 from webhook.app import create_app
 from webhook.errors import DatabaseError
+from webhook.roles import Role
 
 if TYPE_CHECKING:
     from tests.clients import Reply
@@ -102,10 +102,14 @@ def test_a_row_tells_who_from_where_and_in_which_request(client: AppClient, serv
     assert made.headers["X-Request-Id"] == "from-the-proxy.17"
     one = last(client)
     assert re.fullmatch(r"key_[0-9a-f]{28}", one["actor"])
-    assert (one["actor_name"], one["role"], one["address"]) == ("a test", "submitter", "127.0.0.1")
+    assert (one["actor_name"], one["role"], one["address"]) == ("a submitter", "submitter", "127.0.0.1")
     assert (one["request_id"], one["object_id"]) == ("from-the-proxy.17", made.json["id"])
     client.made("/v1/receivers", {"name": "x"})
-    assert (last(client)["actor"], last(client)["actor_name"], last(client)["role"]) == ("bootstrap", None, "admin")
+    assert (last(client)["actor"], last(client)["actor_name"], last(client)["role"]) == (
+        "bootstrap",
+        "bootstrap",
+        "admin",
+    )
 
 
 def test_every_read_of_content_is_one_row_without_the_content(client: AppClient, task: str) -> None:

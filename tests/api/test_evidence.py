@@ -173,7 +173,8 @@ def test_saved_audio_is_streamed_and_no_browser_shows_or_runs_it(saved: Stream) 
 def test_a_head_tells_all_but_the_audio(saved: Stream) -> None:
     whole, head = saved.get(X_Request_Id="one"), saved.get(method="HEAD", X_Request_Id="one")
     assert (head.status, head.body) == (200, b"")
-    assert dict(head.headers) == {**whole.headers, "Date": head.headers["Date"]}
+    of_its_own = {name: head.headers[name] for name in ("Date", "RateLimit")}
+    assert dict(head.headers) == {**whole.headers, **of_its_own}
 
 
 @pytest.mark.parametrize(
@@ -365,7 +366,7 @@ def test_every_answer_is_described(client: AppClient) -> None:
     operation = client.shown("/openapi.json")["paths"]["/v1/tasks/{task_id}/evidence/{slice_id}"]["get"]
     assert operation["responses"].keys() == {
         *("200", "206", "304"),
-        *("401", "403", "404", "409", "410", "412", "416", "422", "503"),
+        *("401", "403", "404", "409", "410", "412", "416", "422", "429", "503"),
     }
     assert operation["responses"]["206"]["content"].keys() == {"audio/*", "video/*", "application/octet-stream"}
     assert "Range" in {parameter["name"] for parameter in operation["parameters"]}

@@ -13,13 +13,17 @@ from schemathesis import GenerationMode
 from schemathesis.core.parameters import ParameterLocation
 
 from tests.clients import ADMIN_KEY
+from webhook import clock
 from webhook.api.http import ROUTES
 from webhook.app import create_app
+from webhook.roles import Role
+from webhook.store import keys as key_store
 
 if TYPE_CHECKING:
     from schemathesis import Case
 
     from tests.clients import AppClient
+    from tests.conftest import MakeService
     from webhook.api.routing import Route
     from webhook.bootstrap import Service
 
@@ -71,3 +75,38 @@ def test_every_answer_is_as_described(service: Service, route: Route, mode: Gene
         case.call_and_validate()
 
     ask()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_every_role_is_answered_as_described(service: Service, route: Route) -> None:
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", create_app(service))[route.path][route.method]
+    keys = []
+    with service.database.transaction() as session:
+        for role in set(Role) - {Role.ADMIN}:
+            made, key = service.api_keys.create(session, name=role, role=role, now=clock.now())
+            key_store.note_use(session, made.id, now=clock.now())  # so that nothing is left to be done beside the test
+            keys.append(key)
+
+    @given(case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE))
+    @settings(max_examples=2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    def ask(case: Case[Any]) -> None:
+        if "wait" in case.query:
+            case.query["wait"] = 0
+        for key in keys:
+            case.headers["Authorization"] = f"Bearer {key}"
+            case.call_and_validate()
+
+    ask()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_an_answer_to_too_many_requests_is_as_described(make_service: MakeService, route: Route) -> None:
+    app = create_app(make_service(WEBHOOK_REQUESTS_PER_SECOND="1", WEBHOOK_REQUESTS_AT_ONCE="1"))
+    operation = schemathesis.openapi.from_wsgi("/openapi.json", app)[route.path][route.method]
+    case = operation.Case(
+        path_parameters=dict.fromkeys(re.findall(r"{(\w+)}", route.path), "nobody"),
+        headers={"Authorization": f"Bearer {ADMIN_KEY}"},
+    )
+    answers = [case.call() for _ in range(3)]
+    assert answers[-1].status_code == 429
+    case.validate_response(answers[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,9 +17,9 @@ from webhook import settings as settings_module
 from webhook.app import create_app
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.cli.conftest import RunCommand
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_key_is_printed_once_and_opens_the_api_until_it_is_revoked(webhook: RunCommand, tmp_path: Path) -> None:
@@ -31,9 +32,10 @@ def test_a_key_is_printed_once_and_opens_the_api_until_it_is_revoked(webhook: Ru
     status, listed, _ = webhook("keys", "list")
     assert status == 0
     assert key not in listed
-    [row] = listed.splitlines()
-    key_id, role, _, state, *name = row.split()
-    assert (role, state, name) == ("reader", "live", ["the", "moderators"])
+    head, row = listed.splitlines()
+    assert re.split("  +", head) == ["ID", "CLIENT", "ROLE", "STATE", "EXPIRES", "LAST USED", "NETWORKS"]
+    key_id, *rest = re.split("  +", row)
+    assert rest == ["the moderators", "reader", "live", "never", "never", "any"]
 
     service = bootstrap.build(settings_module.load(environment(tmp_path)))
     client = AppClient(create_app(service))
@@ -60,11 +62,41 @@ def test_a_key_s_role_is_what_it_may_do(
     service.database.close()
 
 
+def test_a_client_changes_from_one_key_to_the_next(webhook: RunCommand, tmp_path: Path) -> None:
+    create = ("keys", "create", "uploader", "--role", "submitter", "--expires", "90d", "--network", "127.0.0.1/8")
+    first = webhook(*create)[1].strip()
+    status, out, err = webhook("keys", "rotate", "uploader")
+    assert status == 0
+    second = out.strip()
+    rows = [re.split("  +", row) for row in webhook("keys", "list")[1].splitlines()[1:]]
+    assert [(row[1:4], row[6]) for row in rows] == [(["uploader", "submitter", "live"], "127.0.0.0/8")] * 2
+    assert err == f"When uploader uses it: webhook keys revoke {rows[0][0]}\n"
+    status, out, err = webhook("keys", "rotate", "uploader")
+    assert (status, out) == (1, "")
+    assert rows[0][0] in err
+    assert webhook("keys", "revoke", rows[0][0])[0] == 0
+    service = bootstrap.build(settings_module.load(environment(tmp_path)))
+    client = AppClient(create_app(service))
+    assert [client.get("/v1/tasks", key=key).status for key in (first, second)] == [401, 200]
+    service.database.close()
+
+
+def test_the_readme_shows_what_each_role_may_do(webhook: RunCommand) -> None:
+    status, out, _ = webhook("keys", "roles")
+    assert status == 0
+    assert f"\n```\n{out}```\n" in (ROOT / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["keys", "create", "x"], "--role"),
         (["keys", "create", "x", "--role", "owner"], "--role"),
+        (["keys", "create", "x\n", "--role", "reader"], "NAME"),
+        (["keys", "create", "x", "--role", "reader", "--expires", "soon"], "90d"),
+        (["keys", "create", "x", "--role", "reader", "--expires", "0d"], "90d"),
+        (["keys", "create", "x", "--role", "reader", "--network", "example.com"], "10.0.0.0/8"),
+        (["keys", "rotate", "nobody"], "nobody"),
         (["keys", "revoke", "key_nobody"], "key_nobody"),
         (["nonsense"], "nonsense"),
     ],

@@ -62,6 +62,14 @@ def test_who_has_answered_before_is_asked_again_and_who_has_not_is_not(stub: Stu
     assert len(stub.got) == 5
 
 
+def test_who_asked_too_often_asks_again_when_they_may(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    stub.will(refuses(429, "Too often.", Retry_After="3"), answers(201, {"id": "task_1"}))
+    assert Client(stub.url, "k").post("/v1/tasks", JsonBody({})) == {"id": "task_1"}
+    assert slept == [3]
+
+
 def test_nothing_is_tried_again_beyond_the_deadline_or_before_retry_after(
     stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,8 +166,8 @@ def test_keys_that_do_not_do_are_told_with_the_mend(ask: RunCommand, running: Ru
     status, out, err = ask("submit", str(large), WEBHOOK_API_KEY=reader)
     assert (status, out) == (1, "")
     assert err == (
-        "webhook: This needs the role submitter. "
-        "Set WEBHOOK_API_KEY to a key of that role; `webhook keys create` makes one.\n"
+        "webhook: This needs the role submitter or admin. "
+        "Set WEBHOOK_API_KEY to a key that may; `webhook keys create` makes one.\n"
     )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import audit as schemas
 from webhook.audit import shape
 from webhook.clock import from_microseconds, to_microseconds
+from webhook.roles import Permission
 from webhook.store import audit as audit_store
 from webhook.store.audit import AuditQuery
 
@@ -47,7 +48,7 @@ ROUTES = (
         method="GET",
         path="/v1/audit",
         tag="Audit",
-        role=Role.ADMIN,
+        permission=Permission.SEE_AUDIT,
         summary="List what was changed, and who read what was said, newest first",
         call=_list,
         query=schemas.AuditQuery,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import callbacks as schemas
 from webhook.errors import NotFound
+from webhook.roles import Permission
 from webhook.store import callbacks as callback_store
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ ROUTES = (
         method="GET",
         path="/v1/callbacks",
         tag="Callbacks",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List kept callbacks, newest first, without their content",
         call=_list,
         query=schemas.CallbackQuery,
@@ -111,7 +112,7 @@ ROUTES = (
         method="GET",
         path="/v1/callbacks/causes",
         tag="Callbacks",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List why callbacks are quarantined, the most frequent cause first",
         call=_list_causes,
         answers={200: schemas.CausePage},
@@ -120,7 +121,7 @@ ROUTES = (
         method="POST",
         path="/v1/callbacks/verify",
         tag="Callbacks",
-        role=Role.ADMIN,
+        permission=Permission.OPERATE,
         summary="Verify quarantined callbacks again, after the configuration was mended",
         call=_verify_all,
         body=schemas.VerifyIn,
@@ -131,7 +132,7 @@ ROUTES = (
         method="GET",
         path="/v1/callbacks/{callback_id}",
         tag="Callbacks",
-        role=Role.ADMIN,
+        permission=Permission.SEE_RAW,
         summary="Show a callback with its content",
         call=_show,
         answers={200: schemas.CallbackContentOut},
@@ -141,7 +142,7 @@ ROUTES = (
         method="POST",
         path="/v1/callbacks/{callback_id}/verify",
         tag="Callbacks",
-        role=Role.ADMIN,
+        permission=Permission.OPERATE,
         summary="Verify a quarantined callback again, after the configuration was mended",
         call=_verify,
         answers={200: schemas.CallbackOut},

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook import events
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import events as schemas
 from webhook.labels import matches
+from webhook.roles import Permission
 from webhook.store import events as event_store
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ ROUTES = (
         method="GET",
         path="/v1/events",
         tag="Events",
-        role=Role.READER,
+        permission=Permission.SEE_CONTENT,
         summary="Read the feed of events, oldest first, waiting for new ones",
         call=_pull,
         query=schemas.EventQuery,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook.api.content import Content
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.tasks import found_task
 from webhook.errors import Conflict, EvidenceLost, Gone, NotFound
 from webhook.payloads import slice_key_of
+from webhook.roles import Permission
 from webhook.store import evidence as evidence_store
 from webhook.store.evidence import EXPIRED, FAILED, PENDING
 
@@ -51,7 +52,7 @@ ROUTES = (
         method="GET",
         path="/v1/tasks/{task_id}/evidence/{slice_id}",
         tag="Verdicts",
-        role=Role.READER,
+        permission=Permission.SEE_CONTENT,
         summary="Get the saved audio of a flagged slice of a stream",
         call=_show_evidence,
         answers={200: _AUDIO, 206: _AUDIO, 304: None},

@@ -21,7 +21,8 @@ from werkzeug.exceptions import HTTPException
 
 from webhook import audit, clock
 from webhook.api import audit as audit_routes
-from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api import callbacks, events, evidence, health, keys, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api.access import Access
 from webhook.api.content import Content
 from webhook.api.docs import PAGE, page_headers
 from webhook.api.headers import secure
@@ -31,11 +32,9 @@ from webhook.api.routing import (
     PROBLEM,
     Answer,
     RawRequest,
-    Refused,
     Route,
     TooLarge,
-    admit,
-    authenticate,
+    entry_of,
     problem,
     refuse_compressed,
     respond,
@@ -43,12 +42,13 @@ from webhook.api.routing import (
 from webhook.api.uploads import read_upload
 from webhook.batching import Batcher
 from webhook.bodies import read_body
-from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, RequestError, ServiceError
+from webhook.errors import BodyTooLarge, DatabaseError, Forbidden, MalformedBody, RequestError, ServiceError
 from webhook.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from webhook.api.access import Client
     from webhook.bootstrap import Service
     from webhook.db import Changes
     from webhook.metrics import Metrics
@@ -65,10 +65,10 @@ ROUTES: tuple[Route, ...] = (
     *receivers.ROUTES,
     *callbacks.ROUTES,
     *audit_routes.ROUTES,
+    *keys.ROUTES,
 )
 
 _LOOK_SECONDS = 0.02
-_SMALL_BYTES = 16 * 1024  # of a body that is read before it is known whose it is
 _RETRY_AFTER = {"Retry-After": "5"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _WAITING_ENTRIES = 10_000  # more than there can be connections
@@ -85,6 +85,7 @@ class Api:
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
+        self._access = Access(service)
         self._news = News(service)
         self._description = b""
         self._entries: Batcher[Entry, None] = Batcher(self._append, name="audit", capacity=_WAITING_ENTRIES)
@@ -112,8 +113,10 @@ class Api:
 
     def _view(self, route: Route) -> Callable[..., Response]:
         def view(**path: str) -> Response:
+            limits: dict[str, str] = {}
             try:
-                response = self._respond(route, path)
+                client, limits = self._enter()
+                response = self._respond(route, client, path)
             except BodyTooLarge:
                 response = _problem(TooLarge("The body is too large."))
             except MalformedBody as error:
@@ -124,28 +127,38 @@ class Api:
                 response = _problem(RequestError("The URL is not UTF-8."))
             except ServiceError as error:
                 response = _unavailable(error)
+            response.headers.update(limits)
             self._metrics.requests.labels(f"{route.method} {route.path}", str(response.status_code)).inc()
             return response
 
         return view
 
-    def _respond(self, route: Route, path: dict[str, str]) -> Response:
+    def _enter(self) -> tuple[Client, dict[str, str]]:
+        authorization = request.headers.get("Authorization", "")
+        return self._access.enter(authorization=authorization, address=request.remote_addr or "")
+
+    def _respond(self, route: Route, client: Client, path: dict[str, str]) -> Response:
         """Answer a request; what is refused or read stands in the audit log before anybody learns of it."""
-        raw = self._raw(path)
+        raw = self._raw(client, path)
         try:
+            route.check(client)
             raw = self._with_body(route, raw)
             answer = self._answer(route, raw)
             response = _response(answer)
-        except Refused as refusal:
-            if refusal.entry is not None:
-                self._entries.submit(refusal.entry)
+        except Forbidden as refusal:
+            self._note(entry_of(route, raw, status=refusal.status))
             raise
         finally:
             if raw.upload is not None and raw.upload.path is not None:
                 raw.upload.path.unlink(missing_ok=True)  # unless it has become a task's
         if answer.entry is not None and not _is_empty(answer):
-            self._entries.submit(msgspec.structs.replace(answer.entry, status=response.status_code))
+            self._note(msgspec.structs.replace(answer.entry, status=response.status_code))
         return response
+
+    def _note(self, entry: Entry | None) -> None:
+        """Write an entry into the audit log, together with those of other requests."""
+        if entry is not None:
+            self._entries.submit(entry)
 
     def _append(self, entries: Sequence[Entry], _computed: Callable[[], None]) -> list[Exception | None]:
         with self._service.database.transaction() as session:
@@ -153,23 +166,20 @@ class Api:
         return [None] * len(entries)
 
     def _with_body(self, route: Route, raw: RawRequest) -> RawRequest:
-        """Read the body; a form with a file, and what is large, only of who may send it: strangers could fill us."""
-        is_form = route.form is not None and request.mimetype == FORM
-        if is_form or (request.content_length or 0) > _SMALL_BYTES or "Transfer-Encoding" in request.headers:
-            in_thread(admit, self._service, route, raw)
-        if not is_form:
-            return replace(raw, body=read_body(request, limit=self._service.settings.request_body_limit))
+        """Read the body, be it a form with a file."""
+        settings = self._service.settings
+        if route.form is None or request.mimetype != FORM:
+            return replace(raw, body=read_body(request, limit=settings.request_body_limit))
         refuse_compressed(raw.content_coding)
-        limit = self._service.settings.upload_limit
-        return replace(raw, upload=read_upload(request, uploads=self._service.uploads, limit=limit))
+        return replace(raw, upload=read_upload(request, uploads=self._service.uploads, limit=settings.upload_limit))
 
-    def _raw(self, path: dict[str, str]) -> RawRequest:
+    def _raw(self, client: Client, path: dict[str, str]) -> RawRequest:
         return RawRequest(
+            client=client,
             address=request.remote_addr or "",
             id=_request_id(),
             path=path,
             arguments=tuple(request.args.items(multi=True)),
-            authorization=request.headers.get("Authorization", ""),
             content_type=request.headers.get("Content-Type", ""),
             content_coding=request.headers.get("Content-Encoding", ""),
             body=b"",
@@ -196,14 +206,17 @@ class Api:
 
     def _http_problem(self, error: HTTPException) -> Response:
         """Say what Flask itself refuses in the same shape; what is under /v1 is nobody's business without a key."""
+        limits: dict[str, str] = {}
         if request.path.startswith("/v1/"):
             try:
-                in_thread(authenticate, self._service, request.headers.get("Authorization", ""))
+                _, limits = self._enter()
             except RequestError as refusal:
                 return _problem(refusal)
             except ServiceError as trouble:
                 return _unavailable(trouble)
-        return _http_problem(error)
+        response = _http_problem(error)
+        response.headers.update(limits)
+        return response
 
     def _openapi(self) -> bytes:
         """Return the description, made when it is first asked for: it takes a tenth of a second."""

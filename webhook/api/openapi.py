@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _PROBLEMS = {
     400: "The request is malformed.",
-    401: "The API key is missing, unknown or revoked.",
-    403: "The API key's role does not allow this.",
+    401: "The API key is missing, unknown, expired or revoked.",
+    403: "The API key's role, or the networks that it is for, do not allow this.",
     404: "There is no such thing.",
     409: "The thing's present state does not allow this.",
     410: "The thing is not to be had any more, or never was.",
@@ -30,6 +30,7 @@ _PROBLEMS = {
     415: "The body is not application/json in UTF-8, or is compressed.",
     416: "None of the content lies in the range.",
     422: "Fields are wrong; `errors` names them.",
+    429: "The API key is used too often, or wrong ones are.",
     503: "Our own trouble: try again later.",
 }
 _SUCCESSES = {
@@ -50,6 +51,24 @@ _FILE_PART = {
     }
 }
 _PARTIAL = 206
+_TOO_MANY = 429
+_LIMITS = {
+    "Retry-After": {
+        "description": "Seconds until a request will be answered.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "RateLimit-Policy": {
+        "description": "On all answers to a key: it may make `q` requests at once, and as many more in `w` seconds.",
+        "schema": {"type": "string"},
+        "example": '"key";q=2000;w=10',
+    },
+    "RateLimit": {
+        "description": "`r` requests are left; `t` seconds until all of them are again, and on a 429 until one is.",
+        "schema": {"type": "string"},
+        "example": '"key";r=1999;t=1',
+    },
+}
 _REFERENCES = "#/components/schemas/{model}"
 
 
@@ -129,11 +148,12 @@ def _contents(route: Route, schemas: Any) -> dict[str, Any]:
 
 def _description(route: Route) -> str:
     """Say what no schema can: a key that is used again with another body is refused, though each is well-formed."""
-    role = f"Role: {route.role.name.lower()}."
+    whole, part = route.roles()
+    roles = f"Roles: {', '.join((*whole, *(f'{role} (a part of it)' for role in part)))}."
     if not route.creates:
-        return role
+        return roles
     return (
-        f"{role} The header `Idempotency-Key`, of up to {LONGEST_KEY} printable characters, makes it safe to repeat: "
+        f"{roles} The header `Idempotency-Key`, of up to {LONGEST_KEY} printable characters, makes it safe to repeat: "
         "for 24 hours the same key and body get the same answer, and the same key with another body gets a 422."
     )
 
@@ -174,7 +194,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: Any) -> dict[str, Any]:
-    statuses = {401, 403, 503, *route.errors}
+    statuses = {401, 403, 429, 503, *route.errors}
     if route.query is not None or route.body is not None or route.creates:
         statuses |= {422}
     if "{" in route.path:
@@ -193,6 +213,7 @@ def _responses(route: Route, schemas: Any) -> dict[str, Any]:
         responses[str(status)] = {
             "description": _PROBLEMS[status],
             "content": {PROBLEM: {"schema": schemas[ProblemOut, "serialization"]}},
+            **({"headers": _LIMITS} if status == _TOO_MANY else {}),
         }
     return responses
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import receivers as schemas
 from webhook.api.schemas.lists import ListQuery
 from webhook.errors import NotFound
 from webhook.receivers import open_receiver
+from webhook.roles import Permission
 from webhook.store import receivers as receiver_store
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ ROUTES = (
         method="POST",
         path="/v1/receivers",
         tag="Receivers",
-        role=Role.ADMIN,
+        permission=Permission.MANAGE,
         summary="Open a callback address for tasks submitted elsewhere",
         call=_create,
         body=schemas.ReceiverIn,
@@ -80,7 +81,7 @@ ROUTES = (
         method="GET",
         path="/v1/receivers",
         tag="Receivers",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List receivers, newest first",
         call=_list,
         query=ListQuery,
@@ -90,7 +91,7 @@ ROUTES = (
         method="GET",
         path="/v1/receivers/{receiver_id}",
         tag="Receivers",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="Show a receiver",
         call=_show,
         answers={200: schemas.ReceiverOut},
@@ -99,7 +100,7 @@ ROUTES = (
         method="DELETE",
         path="/v1/receivers/{receiver_id}",
         tag="Receivers",
-        role=Role.ADMIN,
+        permission=Permission.MANAGE,
         summary="Close a receiver's address",
         call=_delete,
         answers={204: None},

@@ -1,17 +1,15 @@
 """From a request to an answer: who asks, is it well-formed, is it a repetition, what comes back.
 
-A route is a row: method, path, role, schemas, function. The table is the single source of Flask's routing,
-of the check that every route has a role, of what stands in the audit log, and of the OpenAPI document.
+A route is a row: method, path, permission, schemas, function. The table is the single source of Flask's routing,
+of who may do what, of what stands in the audit log, and of the OpenAPI document.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 
 from webhook import audit, clock
 from webhook.db import alone
-from webhook.errors import Forbidden, Invalid, RequestError, Unauthorized
+from webhook.errors import Forbidden, Invalid, RequestError
 from webhook.forms import media_type
+from webhook.roles import roles_with
 from webhook.store import keys as key_store
 from webhook.store.audit import Entry
 from webhook.store.keys import StoredAnswer
@@ -28,9 +27,11 @@ from webhook.store.keys import StoredAnswer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from webhook.api.access import Client
     from webhook.api.uploads import Upload
     from webhook.bootstrap import Service
     from webhook.db import Session
+    from webhook.roles import Permission, Role
 
 KEEP_ANSWERS = timedelta(hours=24)
 LONGEST_KEY = 255  # characters of an Idempotency-Key
@@ -39,35 +40,14 @@ FORM = "multipart/form-data"
 PROBLEM = "application/problem+json"
 
 
-class Role(IntEnum):
-    """What a key may do; each role includes those below it."""
-
-    READER = 1
-    SUBMITTER = 2
-    ADMIN = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Client:
-    """Who asks.
-
-    Attributes:
-        id: of the API key, `bootstrap` for the key of the settings.
-        name: of the API key.
-    """
-
-    id: str
-    name: str | None = None
-    role: Role
-
-
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a route's function sees of a request.
 
     Attributes:
-        address: where it came from.
+        address: the client's; empty where it has none.
         id: what tells it from others in logs.
+        base_url: where the client reached us.
     """
 
     service: Service
@@ -111,6 +91,8 @@ class Route:
 
     Attributes:
         path: with `{names}`.
+        permission: what it takes.
+        part: a permission that is enough for a part of it; the function knows which.
         query, body: schemas of what comes in; None takes nothing.
         form: schema of a multipart form with a file, which is taken in place of the body.
         call: runs inside one transaction; a GET's only reads.
@@ -123,7 +105,8 @@ class Route:
 
     method: str
     path: str
-    role: Role
+    permission: Permission
+    part: Permission | None = None
     summary: str
     call: Callable[[Request, Session], Answer]
     query: type[BaseModel] | None = None
@@ -135,6 +118,21 @@ class Route:
     waits: bool = False
     audit: str | None = None
     tag: str
+
+    def roles(self) -> tuple[tuple[Role, ...], tuple[Role, ...]]:
+        """Return the roles that may do it, and those that may do a part of it."""
+        whole = roles_with(self.permission)
+        return whole, tuple(role for role in roles_with(self.part or self.permission) if role not in whole)
+
+    def check(self, client: Client) -> None:
+        """Refuse a client that may do no part of it.
+
+        Raises:
+            Forbidden: the role has not the permission.
+        """
+        if not client.may(self.permission) and not client.may(self.part or self.permission):
+            whole, part = self.roles()
+            raise Forbidden(f"This needs the role {' or '.join((*part, *whole))}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,11 +146,11 @@ class RawRequest:
         body: what was read of it, empty where it is a form with a file.
     """
 
+    client: Client
     address: str
     id: str
     path: Mapping[str, str]
     arguments: tuple[tuple[str, str], ...]
-    authorization: str
     content_type: str
     content_coding: str
     body: bytes
@@ -167,7 +165,7 @@ class RawRequest:
 
 
 def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
-    """Answer a request; blocks on the database, so call it in a thread.
+    """Answer a request that the route is open to; blocks on the database, so call it in a thread.
 
     What a change says of itself to the audit log is in its transaction; for a GET, it is the caller's to write.
 
@@ -175,10 +173,9 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
         RequestError: the request cannot be met.
         DatabaseError: our own trouble.
     """
-    client = admit(service, route, raw)
     request = Request(
         service=service,
-        client=client,
+        client=raw.client,
         address=raw.address,
         id=raw.id,
         path=raw.path,
@@ -191,7 +188,7 @@ def respond(service: Service, route: Route, raw: RawRequest) -> Answer:
     if route.method == "GET":
         with service.database.read() as session:
             answer = route.call(request, session)
-        answer = replace(answer, entry=_entry(route, raw, client, query=_asked(request.query)))
+        answer = replace(answer, entry=entry_of(route, raw, query=_asked(request.query)))
     else:
         with service.database.transaction() as session:
             answer = _changed(session, route, request=request, raw=raw)
@@ -204,10 +201,9 @@ def _changed(session: Session, route: Route, *, request: Request, raw: RawReques
         answer = _once(session, route, request=request, raw=raw)
     else:
         answer = route.call(request, session)
-    entry = _entry(
+    entry = entry_of(
         route,
         raw,
-        request.client,
         made=answer.body.get("id") if isinstance(answer.body, dict) else None,
         status=answer.status if answer.load is None else None,  # it is written down before it is done
         fields=_fields(request.body),
@@ -218,33 +214,8 @@ def _changed(session: Session, route: Route, *, request: Request, raw: RawReques
     return answer
 
 
-def admit(service: Service, route: Route, raw: RawRequest) -> Client:
-    """Return who asks, if a route is for them.
-
-    Raises:
-        Unauthorized, Refused: it is not.
-    """
-    client = authenticate(service, raw.authorization)
-    if client.role < route.role:
-        entry = _entry(route, raw, client, status=Forbidden.status)
-        raise Refused(f"This needs the role {route.role.name.lower()}.", entry)
-    return client
-
-
-class Refused(Forbidden):
-    """The API key's role does not allow this.
-
-    Args:
-        entry: what the audit log must have of it.
-    """
-
-    def __init__(self, message: str, entry: Entry | None) -> None:
-        super().__init__(message)
-        self.entry = entry
-
-
-def _entry(
-    route: Route, raw: RawRequest, client: Client, *, made: str | None = None, status: int | None = None, **more: Any
+def entry_of(
+    route: Route, raw: RawRequest, *, made: str | None = None, status: int | None = None, **more: Any
 ) -> Entry | None:
     """Return what the audit log is to have of a request; None where it is to have nothing.
 
@@ -258,9 +229,9 @@ def _entry(
     object_name = next(iter(raw.path), None)
     object_id = made if object_name is None else named.pop(object_name, None)
     return Entry(
-        actor=client.id,
-        actor_name=client.name,
-        role=client.role.name.lower(),
+        actor=raw.client.id,
+        actor_name=raw.client.name,
+        role=raw.client.role,
         address=raw.address,
         request_id=raw.id,
         action=route.audit,
@@ -282,26 +253,6 @@ def _fields(body: BaseModel | None) -> list[str]:
 def _is_id(value: str) -> bool:
     """Whether a part of a path may be an id of ours: what else a client makes up is not kept."""
     return re.fullmatch(r"[0-9a-z_]{1,160}", value) is not None
-
-
-def authenticate(service: Service, authorization: str) -> Client:
-    """Return who holds this `Authorization: Bearer` key.
-
-    Raises:
-        Unauthorized: nobody.
-    """
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise Unauthorized("Send `Authorization: Bearer KEY`; `webhook keys create` makes one.")
-    presented = key.strip().encode()
-    admin_key = service.settings.admin_key
-    if admin_key is not None and hmac.compare_digest(presented, admin_key.encode()):
-        return Client(id="bootstrap", role=Role.ADMIN)
-    with service.database.read() as session:
-        found = key_store.api_key(session, hashlib.sha256(presented).digest())
-    if found is None:
-        raise Unauthorized("The API key is not known, or was revoked.")
-    return Client(id=found.id, name=found.name, role=Role[found.role.upper()])
 
 
 def _query(route: Route, arguments: tuple[tuple[str, str], ...]) -> Any:

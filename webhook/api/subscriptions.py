@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from webhook import clock, destinations, subscriptions
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import subscriptions as schemas
 from webhook.api.schemas.lists import ListQuery
-from webhook.errors import AddressRefused, Conflict, Invalid, NotFound
+from webhook.errors import AddressRefused, Conflict, Forbidden, Invalid, NotFound
+from webhook.roles import Permission
 from webhook.store import deliveries as delivery_store
 from webhook.subscriptions import delivery_shape, subscription_shape
 
 if TYPE_CHECKING:
     from webhook.db import Session
     from webhook.store.deliveries import Subscription
+
+
+_OPERATORS = {"state", "max_in_flight", "max_per_second"}  # what changes nothing of who gets what
 
 
 def _found(session: Session, subscription_id: str, *, lock: bool = False) -> Subscription:
@@ -79,6 +83,8 @@ def _show(request: Request, session: Session) -> Answer:
 
 def _patch(request: Request, session: Session) -> Answer:
     body: schemas.SubscriptionPatch = request.body
+    if not body.model_fields_set <= _OPERATORS and not request.client.may(Permission.MANAGE):
+        raise Forbidden(f"An operator may change {', '.join(sorted(_OPERATORS))}; this needs the role admin.")
     subscription = _found(session, request.path["subscription_id"], lock=True)
     changes: dict[str, Any] = {name: getattr(body, name) for name in body.model_fields_set}
     if changes.get("url") == subscription.url:
@@ -161,7 +167,7 @@ ROUTES = (
         method="POST",
         path="/v1/subscriptions",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.MANAGE,
         summary="Subscribe to events",
         call=_create,
         body=schemas.SubscriptionIn,
@@ -173,7 +179,7 @@ ROUTES = (
         method="GET",
         path="/v1/subscriptions",
         tag="Subscriptions",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List subscriptions, newest first",
         call=_list,
         query=ListQuery,
@@ -183,7 +189,7 @@ ROUTES = (
         method="GET",
         path="/v1/subscriptions/{subscription_id}",
         tag="Subscriptions",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="Show a subscription",
         call=_show,
         answers={200: schemas.SubscriptionOut},
@@ -192,8 +198,9 @@ ROUTES = (
         method="PATCH",
         path="/v1/subscriptions/{subscription_id}",
         tag="Subscriptions",
-        role=Role.ADMIN,
-        summary="Change a subscription",
+        permission=Permission.MANAGE,
+        part=Permission.OPERATE,
+        summary="Change a subscription; an operator its state and its pace only",
         call=_patch,
         body=schemas.SubscriptionPatch,
         answers={200: schemas.SubscriptionOut},
@@ -203,7 +210,7 @@ ROUTES = (
         method="DELETE",
         path="/v1/subscriptions/{subscription_id}",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.MANAGE,
         summary="End a subscription, and forget its deliveries",
         call=_delete,
         answers={204: None},
@@ -213,7 +220,7 @@ ROUTES = (
         method="POST",
         path="/v1/subscriptions/{subscription_id}/rotate-secret",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.MANAGE,
         summary="Replace the signing secret; the old one signs beside it for 24 hours",
         call=_rotate_secret,
         answers={200: schemas.SecretOut},
@@ -223,7 +230,7 @@ ROUTES = (
         method="POST",
         path="/v1/subscriptions/{subscription_id}/test",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.OPERATE,
         summary="Send a subscription.test event",
         call=_test,
         answers={202: schemas.DeliveryOut},
@@ -234,7 +241,7 @@ ROUTES = (
         method="POST",
         path="/v1/subscriptions/{subscription_id}/recover",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.OPERATE,
         summary="Send again what failed since a time",
         call=_recover,
         body=schemas.RecoverIn,
@@ -245,7 +252,7 @@ ROUTES = (
         method="GET",
         path="/v1/subscriptions/{subscription_id}/deliveries",
         tag="Subscriptions",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List a subscription's deliveries with their attempts, newest first",
         call=_list_deliveries,
         query=schemas.DeliveryQuery,
@@ -255,7 +262,7 @@ ROUTES = (
         method="POST",
         path="/v1/deliveries/{delivery_id}/retry",
         tag="Subscriptions",
-        role=Role.ADMIN,
+        permission=Permission.OPERATE,
         summary="Send a delivery again now",
         call=_retry,
         answers={202: schemas.DeliveryOut},

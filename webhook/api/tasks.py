@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import tasks as schemas
 from webhook.clock import from_microseconds, to_microseconds
 from webhook.errors import Invalid, NotFound
+from webhook.roles import Permission
 from webhook.shapes import stream_shape, task_shape
 from webhook.store import lists as list_store
 from webhook.store import tasks as task_store
@@ -204,7 +205,7 @@ ROUTES = (
         method="POST",
         path="/v1/tasks",
         tag="Tasks",
-        role=Role.SUBMITTER,
+        permission=Permission.SUBMIT,
         summary="Submit an audio file",
         call=_create,
         body=schemas.TaskIn,
@@ -218,7 +219,7 @@ ROUTES = (
         method="GET",
         path="/v1/tasks",
         tag="Tasks",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List tasks, newest first",
         call=_list_tasks,
         query=schemas.TaskQuery,
@@ -228,7 +229,7 @@ ROUTES = (
         method="GET",
         path="/v1/tasks/{task_id}",
         tag="Tasks",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="Show a task",
         call=_show_task,
         answers={200: schemas.TaskOut},
@@ -237,7 +238,7 @@ ROUTES = (
         method="POST",
         path="/v1/tasks/{task_id}/refresh",
         tag="Tasks",
-        role=Role.SUBMITTER,
+        permission=Permission.REFRESH,
         summary="Ask the platform for a task now",
         call=_refresh,
         answers={202: schemas.TaskOut},
@@ -248,7 +249,7 @@ ROUTES = (
         method="POST",
         path="/v1/tasks/{task_id}/cancel",
         tag="Tasks",
-        role=Role.SUBMITTER,
+        permission=Permission.SUBMIT,
         summary="Cancel a live task",
         call=_cancel_task,
         answers={202: schemas.TaskOut, 200: schemas.TaskOut},
@@ -259,7 +260,7 @@ ROUTES = (
         method="POST",
         path="/v1/streams",
         tag="Streams",
-        role=Role.SUBMITTER,
+        permission=Permission.SUBMIT,
         summary="Register a live stream, or get the active one of its live_id",
         call=_register,
         body=schemas.StreamIn,
@@ -273,7 +274,7 @@ ROUTES = (
         method="GET",
         path="/v1/streams",
         tag="Streams",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="List streams, newest first",
         call=_list_streams,
         query=schemas.StreamQuery,
@@ -283,7 +284,7 @@ ROUTES = (
         method="GET",
         path="/v1/streams/{task_id}",
         tag="Streams",
-        role=Role.READER,
+        permission=Permission.SEE_STATES,
         summary="Show a stream",
         call=_show_stream,
         answers={200: schemas.StreamOut},
@@ -292,7 +293,7 @@ ROUTES = (
         method="DELETE",
         path="/v1/streams/{task_id}",
         tag="Streams",
-        role=Role.SUBMITTER,
+        permission=Permission.SUBMIT,
         summary="Cancel a stream's moderation on the platform",
         call=_end_stream,
         answers={202: schemas.StreamOut, 200: schemas.StreamOut},

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from webhook import labels
-from webhook.api.routing import Answer, Request, Role, Route
+from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import verdicts as schemas
 from webhook.api.tasks import after_cursor, found_task, page_of_tasks
 from webhook.payloads import slice_key
+from webhook.roles import Permission
 from webhook.shapes import ACTIONS, slice_shape, verdict_shape
 from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
@@ -90,7 +91,7 @@ ROUTES = (
         method="GET",
         path="/v1/verdicts",
         tag="Verdicts",
-        role=Role.READER,
+        permission=Permission.SEE_CONTENT,
         summary="List verdicts, newest first",
         call=_list_verdicts,
         query=schemas.VerdictQuery,
@@ -100,7 +101,7 @@ ROUTES = (
         method="GET",
         path="/v1/verdicts/{task_id}",
         tag="Verdicts",
-        role=Role.READER,
+        permission=Permission.SEE_CONTENT,
         summary="Show a task's verdict",
         call=_show_verdict,
         answers={200: schemas.VerdictOut},
@@ -109,7 +110,7 @@ ROUTES = (
         method="GET",
         path="/v1/verdicts/{task_id}/slices",
         tag="Verdicts",
-        role=Role.READER,
+        permission=Permission.SEE_CONTENT,
         summary="List a task's slices in time order",
         call=_list_slices,
         query=schemas.SliceQuery,

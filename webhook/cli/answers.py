@@ -17,7 +17,7 @@ _LONGEST_PAUSE_SECONDS = 30.0
 _OURS = {"id", "task_id", "items"}  # one of them is in a task, in a verdict, in a list
 _MENDS = {
     401: "Set WEBHOOK_API_KEY to a key that `webhook keys create` printed.",
-    403: "Set WEBHOOK_API_KEY to a key of that role; `webhook keys create` makes one.",
+    403: "Set WEBHOOK_API_KEY to a key that may; `webhook keys create` makes one.",
     404: "Check the id, and whether WEBHOOK_API_URL names the right service.",
     413: "Where the service runs, WEBHOOK_UPLOAD_LIMIT_BYTES says how large a file may be.",
     503: "Where the service runs, `webhook doctor` may say why.",

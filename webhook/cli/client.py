@@ -25,7 +25,7 @@ PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # the service is back within t
 _PAGE_ITEMS = 200
 _CONNECT_SECONDS = 10.0
 _ANSWER_SECONDS = {"GET": 30.0, "POST": 120.0}  # a large file is on the service's disk before it answers
-_OF_THE_MOMENT = (502, 503, 504)
+_OF_THE_MOMENT = (429, 502, 503, 504)
 _USER_AGENT = f"webhook-cli/{webhook.__version__}"
 
 
@@ -158,7 +158,7 @@ class Client:
                 pause = max(next(pauses, math.inf), trouble.least)
                 if math.isinf(pause) or (deadline is not None and time.monotonic() + pause > deadline):
                     raise trouble.failure from None
-                self._note(f"The service is away ({trouble.why}); trying again.")
+                self._note(f"The service is away or busy ({trouble.why}); trying again.")
                 time.sleep(pause)
 
     def _attempt(self, method: str, target: str, *, headers: Mapping[str, str], body: Body | None) -> Answer:

@@ -321,7 +321,7 @@ def _api_keys(settings: Settings, database: Database | None) -> Check:
     live = 0
     if database is not None:
         with database.read() as session:
-            live = sum(key.revoked_at is None for key in key_store.list_api_keys(session))
+            live = sum(key.state(clock.now()) == key_store.LIVE for key in key_store.list_api_keys(session))
     if settings.admin_key is None and not live:
         mend = "Set WEBHOOK_ADMIN_KEY, or `webhook keys create NAME --role admin`."
         return warning("API keys", "There are none, so nobody can use the REST API.", mend=mend)

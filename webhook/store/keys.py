@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,14 +16,31 @@ if TYPE_CHECKING:
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of `api_keys`; the key itself is nowhere."""
+    """One row of `api_keys`; the key itself is nowhere.
+
+    Attributes:
+        name: the client's; one that changes its key has two of them for a while.
+        networks: CIDRs from which it may be used; None is from anywhere.
+    """
 
     id: str
     name: str
     role: str
     digest: bytes
     created_at: datetime
-    revoked_at: datetime | None
+    revoked_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    networks: list[str] | None = None
+
+    def state(self, now: datetime) -> str:
+        """Return `live`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return LIVE if self.expires_at is None or now < self.expires_at else "expired"
+
+
+LIVE = "live"  # the only state in which a key opens anything
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,16 +61,48 @@ def insert_api_key(session: Session, key: ApiKey) -> None:
 
 
 def api_key(session: Session, digest: bytes) -> ApiKey | None:
-    """Return the live key of this digest."""
-    statement = sa.select(api_keys).where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
-    row = session.execute(statement).first()
+    """Return the key of this digest, unless it was revoked."""
+    return _one(session, api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
+
+
+def api_key_of(session: Session, key_id: str) -> ApiKey | None:
+    """Return the key of this id."""
+    return _one(session, api_keys.c.id == key_id)
+
+
+def _one(session: Session, *where: sa.ColumnElement[bool]) -> ApiKey | None:
+    row = session.execute(sa.select(api_keys).where(*where)).first()
     return None if row is None else ApiKey(**row._mapping)  # noqa: SLF001
+
+
+def api_keys_of_client(session: Session, name: str) -> list[ApiKey]:
+    """Return a client's keys, oldest first."""
+    return _several(session, sa.select(api_keys).where(api_keys.c.name == name).order_by(api_keys.c.id))
 
 
 def list_api_keys(session: Session) -> list[ApiKey]:
     """Return all API keys, oldest first."""
-    rows = session.execute(sa.select(api_keys).order_by(api_keys.c.id))
-    return [ApiKey(**row._mapping) for row in rows]  # noqa: SLF001
+    return _several(session, sa.select(api_keys).order_by(api_keys.c.id))
+
+
+def api_keys_page(session: Session, *, after: str | None, limit: int) -> list[ApiKey]:
+    """Return up to `limit` API keys, newest first."""
+    statement = sa.select(api_keys).order_by(api_keys.c.id.desc()).limit(limit)
+    return _several(session, statement if after is None else statement.where(api_keys.c.id < after))
+
+
+def _several(session: Session, statement: sa.Select[tuple[Any, ...]]) -> list[ApiKey]:
+    return [ApiKey(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+
+
+def set_api_key_digest(session: Session, key_id: str, digest: bytes) -> None:
+    """Keep another digest of a key."""
+    session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(digest=digest))
+
+
+def note_use(session: Session, key_id: str, *, now: datetime) -> None:
+    """Note when a key was last used."""
+    session.execute(sa.update(api_keys).where(api_keys.c.id == key_id).values(last_used_at=now))
 
 
 def revoke_api_key(session: Session, key_id: str, *, now: datetime) -> bool:
