@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-REVISION = "0005"  # the newest of migrations/versions
+REVISION = "0007"  # the newest of migrations/versions
 
 # Text in the order of its bytes on both databases: ids are sorted, and labels looked for by prefix.
 String = sa.String().with_variant(sa.String(collation="C"), "postgresql")
@@ -71,6 +71,19 @@ meta = sa.Table(
     metadata,
     sa.Column("name", String, primary_key=True),
     sa.Column("value", LargeBinary, nullable=False),
+)
+
+# What values are sealed under. A row stays when its key is destroyed: its number is never used again.
+data_keys = sa.Table(
+    "data_keys",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("suite", String, nullable=False),  # aes-256-gcm | sm4-gcm
+    sa.Column("master_key_id", String, nullable=False),  # of the master key that wraps it
+    sa.Column("wrapped", LargeBinary),  # sealed under that master key; none once it is destroyed
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("destroyed_at", UtcTime),
 )
 
 api_keys = sa.Table(
@@ -260,6 +273,7 @@ evidence = sa.Table(
     sa.Column("content_type", String),
     sa.Column("size", BigInteger),  # bytes of the audio
     sa.Column("object", String),  # its name in the store
+    sa.Column("data_key_id", sa.Integer),  # what it is sealed under there; none where that is a master key
     sa.Column("reason", String),  # why the last attempt did not save it
     sa.Column("attempt_count", sa.Integer, nullable=False),
     sa.Column("next_attempt_at", UtcTime),

@@ -1,4 +1,4 @@
-"""`webhook keys`: API keys, made, listed, revoked."""
+"""`webhook keys`: API keys, made, listed, revoked; and the master keys of encryption, rotated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEY_PREFIX = "wk_"
 
 @click.group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Make, list and revoke API keys; rotate the master keys of encryption."""
 
 
 @keys.command("create")
@@ -74,6 +74,35 @@ def revoke_key(key_id: str) -> None:
     if not revoked:
         raise click.ClickException(f"There is no live key of the id {key_id}; `webhook keys list` shows them.")
     click.echo(f"{key_id} is revoked.")
+
+
+@keys.command("rotate-master")
+def rotate_master() -> None:
+    """Bring all that is encrypted under the first of WEBHOOK_ENCRYPTION_KEYS, while the service runs.
+
+    Killed, it is just run again. In the end it tells which of the other keys are no longer needed; the exit status is 1
+    if one still is.
+    """
+    from webhook.cli.screen import counting
+    from webhook.rotation import rotate
+
+    with _service() as service, counting() as progress:
+        active, *others = service.keyring.masters
+        rotated = rotate(service, progress=progress)
+    click.echo(
+        f"{rotated.wrapped:,} data keys were wrapped by {active} now, and {rotated.sealed:,} values sealed anew."
+    )
+    for key_id in others:
+        if key_id not in rotated.needed:
+            click.echo(f"{key_id} is no longer needed: take it out of WEBHOOK_ENCRYPTION_KEYS, in every process.")
+    for key_id, number in sorted(rotated.needed.items()):
+        held = "" if key_id in others else ", which WEBHOOK_ENCRYPTION_KEYS does not hold,"
+        click.echo(f"{key_id}{held} is still needed, by {number:,} values or data keys.")
+    if rotated.needed:
+        raise click.ClickException(
+            f"Have every process started with {active} as the first key, then run this again. What is left after that "
+            "does not open: its row was altered, or its key is missing."
+        )
 
 
 @contextmanager

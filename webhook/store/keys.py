@@ -89,11 +89,6 @@ def meta_value(session: Session, name: str) -> bytes | None:
     return session.execute(sa.select(meta.c.value).where(meta.c.name == name)).scalar()
 
 
-def set_meta(session: Session, name: str, value: bytes) -> None:
-    """Note a value under a name."""
-    upsert(session, meta, {"name": name, "value": value})
-
-
 WORKER = "worker"  # the process that beats
 HEARTBEAT = timedelta(seconds=10)  # and how often
 
