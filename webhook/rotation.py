@@ -20,16 +20,17 @@ from webhook.store import evidence as evidence_store
 from webhook.store.sealed import SEALED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from webhook.bootstrap import Service
     from webhook.crypto import DataKey
-    from webhook.store.sealed import Key, SealedColumn, SealedValue
+    from webhook.store.sealed import Head, Key, SealedColumn, SealedValue
 
 _HEADS = 5000  # rows looked at in a statement
-_VALUES = 32  # sealed anew in a transaction, of about a millisecond
+_VALUES = 200  # sealed anew in a transaction, of a few milliseconds
+_BYTES = 4 * 1024 * 1024  # and no more than one value beyond so much
 _SAVED = 16  # slices whose audio is listed at once
-_PASSES = 2  # the second finds what was written while the first went on
+_PASSES = 2  # the second tells what is left, and seals what was written while the first went on
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +63,7 @@ def rotate(service: Service, *, progress: Callable[[str, int, int], None]) -> Ro
         for _ in range(_PASSES):
             changed, left = _column_anew(service, column, progress=progress)
             sealed += changed
-            if not changed:
+            if not (changed or left):
                 break
         needed += left
     needed += Counter(one.master_key_id for one in _live_data_keys(service))
@@ -124,33 +125,42 @@ def _column_anew(
             heads = column.heads(session, after=after, limit=_HEADS)
         if not heads:
             return changed.total(), left
-        until = heads[-1][0]
-        direct = Counter(under for _, head in heads if isinstance(under := sealed_under(head), str))
-        if direct:
+        left += Counter(head.under for head in heads if isinstance(head.under, str))
+        for until in _ends(heads):
             anew = _range_anew(service, column, after=after, until=until)
             changed += anew
-            left += direct - anew
-        after = until
+            left -= anew
+            after = until
+        after = heads[-1].key
         done += len(heads)
         progress(column.label, done, max(total, done))
 
 
+def _ends(heads: Sequence[Head]) -> Iterator[Key]:
+    """Cut rows into ranges with some values to be sealed anew, but few, and few bytes; yield the last row of each."""
+    values = size = 0
+    for head in heads:
+        if isinstance(head.under, str):
+            values, size = values + 1, size + head.size
+        if values == _VALUES or size > _BYTES or (values and head is heads[-1]):
+            yield head.key
+            values = size = 0
+
+
 def _range_anew(service: Service, column: SealedColumn, *, after: Key | None, until: Key) -> Counter[str]:
-    """Seal some rows' values anew, and return by master key how many."""
-    changed = Counter[str]()
-    while True:
-        with service.database.read() as session:
-            values = column.direct_values(session, after=after, until=until, limit=_VALUES)
-        if not values:
-            return changed
-        anew = [(value, sealed) for value in values if (sealed := _sealed_anew(service, column, value)) is not None]
-        began = time.monotonic()
-        with service.database.transaction() as session:
-            changed.update(
-                str(sealed_under(value.sealed)) for value, sealed in anew if column.replace(session, value, sealed)
-            )
-        time.sleep(time.monotonic() - began)  # others have the database for as long again
-        after = values[-1].key
+    """Seal some rows' values anew in one transaction, and return by master key how many."""
+    with service.database.read() as session:
+        values = column.direct_values(session, after=after, until=until)
+    anew = [(value, sealed) for value in values if (sealed := _sealed_anew(service, column, value)) is not None]
+    if not anew:
+        return Counter()
+    began = time.monotonic()
+    with service.database.transaction() as session:
+        changed = Counter(
+            str(sealed_under(value.sealed)) for value, sealed in anew if column.replace(session, value, sealed)
+        )
+    time.sleep(time.monotonic() - began)  # others have the database for as long again
+    return changed
 
 
 def _sealed_anew(service: Service, column: SealedColumn, value: SealedValue) -> bytes | None:

@@ -89,15 +89,13 @@ def rotate_master() -> None:
     with _service() as service, counting() as progress:
         active, *others = service.keyring.masters
         rotated = rotate(service, progress=progress)
-    click.echo(
-        f"{rotated.wrapped:,} data keys were wrapped by {active} now, and {rotated.sealed:,} values sealed anew."
-    )
+    click.echo(f"Data keys wrapped by {active} now: {rotated.wrapped:,}. Values sealed anew: {rotated.sealed:,}.")
     for key_id in others:
         if key_id not in rotated.needed:
             click.echo(f"{key_id} is no longer needed: take it out of WEBHOOK_ENCRYPTION_KEYS, in every process.")
     for key_id, number in sorted(rotated.needed.items()):
         held = "" if key_id in others else ", which WEBHOOK_ENCRYPTION_KEYS does not hold,"
-        click.echo(f"{key_id}{held} is still needed, by {number:,} values or data keys.")
+        click.echo(f"{key_id}{held} is still needed; values or data keys under it: {number:,}.")
     if rotated.needed:
         raise click.ClickException(
             f"Have every process started with {active} as the first key, then run this again. What is left after that "

@@ -174,7 +174,7 @@ def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
     if file is not None and file.stat().st_mode & _OTHERS_MAY:
         yield wrong(name, f"Other users may read the key file {file}.", mend=f"chmod 600 {file}")
     elif others:
-        finding = f"{others} of {count(number, 'data key')} are not wrapped by the active master key."
+        finding = f"Of {count(number, 'data key')}, {others} are wrapped by another master key than the active one."
         yield warning(name, finding, mend="`webhook keys rotate-master`, once every process was started with it.")
     elif file is None:
         yield ok(name, "WEBHOOK_ENCRYPTION_KEYS opens the database.")

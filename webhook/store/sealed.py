@@ -19,6 +19,19 @@ KEY_CHECK = "key_check"  # noted in `meta` by versions before there were data ke
 Key = tuple[Any, ...]  # a row's primary key
 
 
+class Head(NamedTuple):
+    """What is known of a value that was not read.
+
+    Attributes:
+        under: what sealed it, as `crypto.sealed_under` has it.
+        size: its bytes.
+    """
+
+    key: Key
+    under: int | str | None
+    size: int
+
+
 class SealedValue(NamedTuple):
     """One value.
 
@@ -68,20 +81,21 @@ class SealedColumn:
             sa.select(sa.func.count()).select_from(self.column.table).where(self._sealed)
         ).scalar_one()
 
-    def heads(self, session: Session, *, after: Key | None, limit: int) -> list[tuple[Key, bytes]]:
-        """Return the keys of some rows, and of each value what tells the key that sealed it."""
-        statement = sa.select(*self._key, sa.func.substr(self.column, 1, HEAD_BYTES)).where(*self._beyond(after))
+    def heads(self, session: Session, *, after: Key | None, limit: int) -> list[Head]:
+        """Return what tells the keys that some rows' values were sealed by."""
+        head, size = sa.func.substr(self.column, 1, HEAD_BYTES), sa.func.length(self.column)
+        statement = sa.select(*self._key, head, size).where(*self._beyond(after))
         rows = session.execute(statement.order_by(*self._key).limit(limit))
-        return [(tuple(row[:-1]), row[-1]) for row in rows]
+        return [Head(key=tuple(row[:-2]), under=sealed_under(row[-2]), size=row[-1]) for row in rows]
 
-    def direct_values(self, session: Session, *, after: Key | None, until: Key, limit: int) -> list[SealedValue]:
-        """Return some values that a master key sealed directly, up to a row."""
+    def direct_values(self, session: Session, *, after: Key | None, until: Key) -> list[SealedValue]:
+        """Return the values that a master key sealed directly, after one row and up to another."""
         statement = sa.select(*self._key, *self._named_by, self.column).where(
             *self._beyond(after),
             sa.tuple_(*self._key) <= self._at(until),
             sa.func.substr(self.column, 1, 1).in_(DIRECT),
         )
-        rows = session.execute(statement.order_by(*self._key).limit(limit))
+        rows = session.execute(statement.order_by(*self._key))
         named = len(self._key)
         return [SealedValue(key=tuple(row[:named]), row=self._row(*row[named:-1]), sealed=row[-1]) for row in rows]
 
