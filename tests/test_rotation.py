@@ -25,6 +25,7 @@ from webhook.store.sealed import KEY_CHECK, SEALED, SealedColumn, SealedValue
 from webhook.store.text import upsert
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from tests.conftest import MakeService
@@ -191,12 +192,12 @@ def test_a_rotation_that_is_killed_at_any_step_is_just_run_again(
     while True:
         allowed = 1
 
-        def one_only(column: SealedColumn, session: Session, value: SealedValue, sealed: bytes) -> bool:
+        def one_only(column: SealedColumn, session: Session, anew: Sequence[tuple[SealedValue, bytes]]) -> int:
             nonlocal allowed
             if not allowed:
                 raise Killed
             allowed -= 1
-            return replace(column, session, value, sealed)
+            return replace(column, session, anew)
 
         monkeypatch.setattr(SealedColumn, "replace", one_only)
         left = sum(direct(both).values())
@@ -218,13 +219,12 @@ def test_until_a_rotation_is_through_the_service_does_not_start_without_the_old_
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = make_service(WEBHOOK_ENCRYPTION_KEYS=BOTH)
-    last = SEALED[-1]
     replace = SealedColumn.replace
 
-    def all_but_the_last(column: SealedColumn, session: Session, value: SealedValue, sealed: bytes) -> bool:
-        if column is last:
+    def all_but_the_last(column: SealedColumn, session: Session, anew: Sequence[tuple[SealedValue, bytes]]) -> int:
+        if column is SEALED[-1]:
             raise Killed
-        return replace(column, session, value, sealed)
+        return replace(column, session, anew)
 
     with monkeypatch.context() as patched:
         patched.setattr(SealedColumn, "replace", all_but_the_last)
@@ -241,26 +241,24 @@ def test_a_value_that_changes_meanwhile_is_not_overwritten(
     make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = make_service(WEBHOOK_ENCRYPTION_KEYS=BOTH)
-    client = AppClient(create_app(both))
-    [subscription] = client.items("/v1/subscriptions")
-    changed: list[str] = []
+    [subscription] = AppClient(create_app(both)).items("/v1/subscriptions")
+    place = {"table": "subscriptions", "column": "secret", "row": subscription["id"]}
+    changed: list[int] = []
     replace = SealedColumn.replace
 
-    def after_a_change(column: SealedColumn, session: Session, value: SealedValue, sealed: bytes) -> bool:
+    def after_a_change(column: SealedColumn, session: Session, anew: Sequence[tuple[SealedValue, bytes]]) -> int:
         if column.label == "subscriptions.secret" and not changed:
-            place = column.place(value)
-            newer = both.keyring.seal(b"newer", **place)
-            changed.append("changed")
-            assert replace(column, session, value, newer)
-            assert not replace(column, session, value, sealed)
-            return False
-        return replace(column, session, value, sealed)
+            [(value, _)] = anew
+            changed.append(replace(column, session, [(value, both.keyring.seal(b"newer", **place))]))
+            changed.append(replace(column, session, anew))
+            return changed[-1]
+        return replace(column, session, anew)
 
     monkeypatch.setattr(SealedColumn, "replace", after_a_change)
     assert rotate(both, progress=quiet).needed == {}
+    assert changed == [1, 0]
     with both.database.read() as session:
         [[sealed]] = session.exec_driver_sql("SELECT secret FROM subscriptions").all()
-    place = {"table": "subscriptions", "column": "secret", "row": subscription["id"]}
     assert both.keyring.open(bytes(sealed), **place) == b"newer"
 
 

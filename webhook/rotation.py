@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from webhook.crypto import sealed_under
 from webhook.errors import DecryptionError
 from webhook.store import data_keys as data_key_store
 from webhook.store import evidence as evidence_store
@@ -30,7 +30,7 @@ _HEADS = 5000  # rows looked at in a statement
 _VALUES = 200  # sealed anew in a transaction, of a few milliseconds
 _BYTES = 4 * 1024 * 1024  # and no more than one value beyond so much
 _SAVED = 16  # slices whose audio is listed at once
-_PASSES = 2  # the second tells what is left, and seals what was written while the first went on
+_PASSES = 5  # one seals, the next finds nothing, or what does not open; more where older processes go on writing
 
 
 class Rotated(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,12 +60,14 @@ def rotate(service: Service, *, progress: Callable[[str, int, int], None]) -> Ro
     wrapped = _wrap_anew(service, progress=progress)
     sealed, needed = _audio_anew(service, progress=progress)
     for column in SEALED:
+        found: Counter[str] | None = None
         for _ in range(_PASSES):
-            changed, left = _column_anew(service, column, progress=progress)
+            before = found
+            changed, found = _column_anew(service, column, progress=progress)
             sealed += changed
-            if not (changed or left):
+            if not found or (not changed and found == before):
                 break
-        needed += left
+        needed.update(found)
     needed += Counter(one.master_key_id for one in _live_data_keys(service))
     needed.pop(service.keyring.masters[0], None)
     return Rotated(wrapped=wrapped, sealed=sealed, needed=dict(needed))
@@ -115,21 +117,19 @@ def _audio_anew(service: Service, *, progress: Callable[[str, int, int], None]) 
 def _column_anew(
     service: Service, column: SealedColumn, *, progress: Callable[[str, int, int], None]
 ) -> tuple[int, Counter[str]]:
-    """Seal a column's values anew that a master key sealed; return how many, and what is left by master key."""
+    """Seal a column's values anew that a master key sealed; return how many, and how many there were by master key."""
     with service.database.read() as session:
         total = column.count(session)
-    done, changed, left = 0, Counter[str](), Counter[str]()
+    done, changed, found = 0, 0, Counter[str]()
     after: Key | None = None
     while True:
-        with service.database.read() as session:
+        with _by_turns(), service.database.read() as session:
             heads = column.heads(session, after=after, limit=_HEADS)
         if not heads:
-            return changed.total(), left
-        left += Counter(head.under for head in heads if isinstance(head.under, str))
+            return changed, found
+        found.update(head.under for head in heads if isinstance(head.under, str))
         for until in _ends(heads):
-            anew = _range_anew(service, column, after=after, until=until)
-            changed += anew
-            left -= anew
+            changed += _range_anew(service, column, after=after, until=until)
             after = until
         after = heads[-1].key
         done += len(heads)
@@ -147,20 +147,21 @@ def _ends(heads: Sequence[Head]) -> Iterator[Key]:
             values = size = 0
 
 
-def _range_anew(service: Service, column: SealedColumn, *, after: Key | None, until: Key) -> Counter[str]:
-    """Seal some rows' values anew in one transaction, and return by master key how many."""
+def _range_anew(service: Service, column: SealedColumn, *, after: Key | None, until: Key) -> int:
+    """Seal some rows' values anew in one transaction, and return how many."""
     with service.database.read() as session:
         values = column.direct_values(session, after=after, until=until)
     anew = [(value, sealed) for value in values if (sealed := _sealed_anew(service, column, value)) is not None]
-    if not anew:
-        return Counter()
+    with _by_turns(), service.database.transaction() as session:
+        return column.replace(session, anew)
+
+
+@contextmanager
+def _by_turns() -> Iterator[None]:
+    """Leave processor and database to others for as long as the block took."""
     began = time.monotonic()
-    with service.database.transaction() as session:
-        changed = Counter(
-            str(sealed_under(value.sealed)) for value, sealed in anew if column.replace(session, value, sealed)
-        )
-    time.sleep(time.monotonic() - began)  # others have the database for as long again
-    return changed
+    yield
+    time.sleep(time.monotonic() - began)
 
 
 def _sealed_anew(service: Service, column: SealedColumn, value: SealedValue) -> bytes | None:

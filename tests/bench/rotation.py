@@ -19,8 +19,10 @@ import click
 from tests.bench import stage
 from tests.bench.load import Job, Load, Outcome
 from tests.running import ENCRYPTION_KEYS
-from webhook import bootstrap, clock
+from webhook import bootstrap, clock, settings
 from webhook.crypto import Keyring
+from webhook.db import open_database
+from webhook.rotation import rotate
 from webhook.store import events as event_store
 from webhook.store.events import EventRow
 from webhook.store.sealed import SEALED, Head
@@ -92,12 +94,14 @@ def measure(*, rows: int, directly: bool, seconds: float) -> list[tuple[str, ...
                 rate=_RATE,
             )
             if rotating:
+                rotation = subprocess.Popen(_ROTATE, cwd=stage.ROOT, env=environ, stdout=subprocess.PIPE)
+                assert rotation.stdout
+                rotation.stdout.readline()
                 began = time.monotonic()
-                rotation = subprocess.Popen(_ROTATE, cwd=stage.ROOT, env=environ, stdout=subprocess.DEVNULL)
             outcome = load.run(job)
             if rotating:
                 rotation.kill()
-                rotation.wait()
+                rotation.communicate()
                 took.append(time.monotonic() - began)
             if outcome.refused:
                 raise click.ClickException(f"{outcome.refused} of {count} callbacks were refused.")
@@ -116,24 +120,35 @@ def measure(*, rows: int, directly: bool, seconds: float) -> list[tuple[str, ...
 def sealed_anew(loaded: Settings) -> int:
     """Return how many of the events that were stored are under a data key now."""
     [column] = [one for one in SEALED if one.label == "events.data"]
-    service = bootstrap.build(loaded)
+    database = open_database(loaded.database_url)
     done, heads = 0, [Head(key=(0,), under=None, size=0)]
     while heads and not isinstance(heads[-1].under, str):
-        with service.database.read() as session:
+        with database.read() as session:
             heads = column.heads(session, after=heads[-1].key, limit=_BATCH)
         done += sum(isinstance(head.under, int) for head in heads)
-    service.database.close()
+    database.close()
     return done
 
 
-_ROTATE = (*stage.PYTHON, "webhook", "keys", "rotate-master")
+def rotate_on_and_on() -> None:
+    """Rotate until killed, as a process of its own that has its code loaded; print a line before."""
+    service = bootstrap.build(settings.load(os.environ))
+    click.echo("ready")
+    while True:
+        rotate(service, progress=lambda *_: None)
+
+
+_ROTATE = (*stage.PYTHON, "tests.bench.rotation", "--rotate")
 
 
 @click.command(help=__doc__)
 @click.option("--seconds", default=60.0, show_default=True, help="How long it is measured, once all is stored.")
 @click.option("--rows", default=1_000_000, show_default=True, help="How many values are stored.")
-def main(seconds: float, rows: int) -> None:
+@click.option("--rotate", "rotating", is_flag=True, hidden=True)
+def main(*, seconds: float, rows: int, rotating: bool) -> None:
     """Measure in alternating rounds, and print one table."""
+    if rotating:
+        rotate_on_and_on()
     found = [row for directly in (False, True) for row in measure(rows=rows, directly=directly, seconds=seconds / 2)]
     stage.show(
         f"{_RATE:.0f} callbacks a second, {_ROUNDS} alternating rounds, medians",

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from webhook import models
 from webhook.crypto import DIRECT, ENVELOPED, ENVELOPED_BYTES, HEAD_BYTES, sealed_under
+from webhook.store.text import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +71,8 @@ class SealedColumn:
         self._named_by = tuple(named_by) or (column.table.c.id,)
         self._row = name
         self._sealed = column.is_not(None) if where is None else where
+        same = " AND ".join(f"{one.name} = ?" for one in (*self._key, column))
+        self._update = f"UPDATE {column.table.name} SET {column.name} = ? WHERE {same}"  # noqa: S608 - our own names
 
     def place(self, value: SealedValue) -> dict[str, str]:
         """Return the place that a value is bound to."""
@@ -99,12 +102,11 @@ class SealedColumn:
         named = len(self._key)
         return [SealedValue(key=tuple(row[:named]), row=self._row(*row[named:-1]), sealed=row[-1]) for row in rows]
 
-    def replace(self, session: Session, before: SealedValue, sealed: bytes) -> bool:
-        """Put a value in place of what was read; return False where that has changed meanwhile."""
-        statement = sa.update(self.column.table).where(
-            sa.tuple_(*self._key) == self._at(before.key), self.column == before.sealed
-        )
-        return session.execute(statement.values({self.column: sealed})).rowcount == 1
+    def replace(self, session: Session, anew: Sequence[tuple[SealedValue, bytes]]) -> int:
+        """Put values in place of what was read, but for what has changed meanwhile; return how many."""
+        if not anew:
+            return 0
+        return run(session, self._update, [(sealed, *before.key, before.sealed) for before, sealed in anew])
 
     def data_keys(self, session: Session) -> set[int]:
         """Return the ids of the data keys that values are sealed under; all rows are read."""
