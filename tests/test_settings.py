@@ -49,6 +49,8 @@ def test_an_empty_value_is_none() -> None:
         ("WEBHOOK_ALLOWED_PRIVATE_NETWORKS", "10.0.0.0/8,nonsense"),
         ("WEBHOOK_FLAG_LEVEL", "severe"),
         ("WEBHOOK_SM3_SCHEME", "both"),
+        ("WEBHOOK_CIPHER_SUITE", "rot13"),
+        ("WEBHOOK_DATA_KEY_DAYS", "0"),
         ("WEBHOOK_LOG_LEVEL", "loud"),
         ("WEB_CONCURRENCY", "2"),
         ("WEB_CONCURRENCY", "many"),

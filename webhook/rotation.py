@@ -60,14 +60,14 @@ def rotate(service: Service, *, progress: Callable[[str, int, int], None]) -> Ro
     wrapped = _wrap_anew(service, progress=progress)
     sealed, needed = _audio_anew(service, progress=progress)
     for column in SEALED:
-        found: Counter[str] | None = None
+        left: Counter[str] | None = None
         for _ in range(_PASSES):
-            before = found
-            changed, found = _column_anew(service, column, progress=progress)
+            before = left
+            changed, left = _column_anew(service, column, progress=progress)
             sealed += changed
-            if not found or (not changed and found == before):
+            if not left or (left == before and not changed):
                 break
-        needed.update(found)
+        needed.update(left)
     needed += Counter(one.master_key_id for one in _live_data_keys(service))
     needed.pop(service.keyring.masters[0], None)
     return Rotated(wrapped=wrapped, sealed=sealed, needed=dict(needed))
