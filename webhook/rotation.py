@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from webhook.store.sealed import Head, Key, SealedColumn, SealedValue
 
 _HEADS = 5000  # rows looked at in a statement
-_VALUES = 200  # sealed anew in a transaction, of a few milliseconds
+_VALUES = 50  # sealed anew in a transaction, of a few milliseconds
 _BYTES = 4 * 1024 * 1024  # and no more than one value beyond so much
+_PAUSE = 4  # times as long as we had the database, others have it: SQLite's log is copied, too, as it grows
 _SAVED = 16  # slices whose audio is listed at once
 _PASSES = 5  # one seals, the next finds nothing, or what does not open; more where older processes go on writing
 
@@ -158,10 +159,10 @@ def _range_anew(service: Service, column: SealedColumn, *, after: Key | None, un
 
 @contextmanager
 def _by_turns() -> Iterator[None]:
-    """Leave processor and database to others for as long as the block took."""
+    """Leave processor and database to others for a while after the block."""
     began = time.monotonic()
     yield
-    time.sleep(time.monotonic() - began)
+    time.sleep(_PAUSE * (time.monotonic() - began))
 
 
 def _sealed_anew(service: Service, column: SealedColumn, value: SealedValue) -> bytes | None:
