@@ -94,18 +94,20 @@ class DataKeys:
             DatabaseError: it cannot be made.
             DecryptionError: its row was altered.
         """
+        present = None
         with self._database.transaction() as session:
-            while (present := self._present(session)) is None:
-                data_key_store.insert_data_key(session, self._next(session))
+            while present is None:
+                # the number comes first: what another process commits after it either is seen or has that number
+                key_id = data_key_store.next_id(session)
+                present = self._present(session)
+                if present is None:
+                    data_key_store.insert_data_key(session, self._new(key_id))
         self._use(present)
 
-    def _next(self, session: Session) -> DataKey:
+    def _new(self, key_id: int) -> DataKey:
         created_at = datetime.fromtimestamp(self._now(), UTC)
         return self.keyring.new_data_key(
-            data_key_store.next_id(session),
-            suite=self._suite,
-            created_at=created_at,
-            expires_at=created_at + self._period,
+            key_id, suite=self._suite, created_at=created_at, expires_at=created_at + self._period
         )
 
     def _present(self, session: Session) -> DataKey | None:
