@@ -16,7 +16,7 @@ from tests.test_workers import working
 from tests.waiting import until
 from webhook import clock
 from webhook.app import create_app
-from webhook.crypto import Keyring
+from webhook.data_keys import DataKeys
 from webhook.errors import DatabaseError
 from webhook.evidence import Evidence
 from webhook.evidence_stores import Directory
@@ -144,6 +144,7 @@ def test_audio_that_was_saved_under_an_older_key_is_still_given_back(
         [task] = client.items("/v1/tasks")
         row = evidence_store.find_evidence(session, task["id"], bytes.fromhex(shown(client)[0]["id"]))
     assert row is not None
-    rotated = Keyring({"k2": b"2" * 32, "k1": bytes(range(32))})
+    masters = {"k2": b"2" * 32, "k1": bytes(range(32))}
+    rotated = DataKeys(service.database, masters, suite="aes-256-gcm", period=timedelta(days=30)).keyring
     store = Directory(tmp_path / "webhook.db.evidence")
     assert Evidence(keyring=rotated, store=store, timeout=timedelta(seconds=1)).load(row) == AUDIO

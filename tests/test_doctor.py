@@ -163,6 +163,17 @@ def test_a_key_that_only_another_machine_has_is_wrong(environ: dict[str, str], s
     assert (check.state, "this machine lacks" in check.finding) == ("wrong", True)
 
 
+@pytest.mark.usefixtures("service")
+def test_data_keys_that_an_older_master_key_wraps_are_worth_a_look(environ: dict[str, str]) -> None:
+    environ["WEBHOOK_ENCRYPTION_KEYS"] = f"k2:{'A' * 43}=,{environ['WEBHOOK_ENCRYPTION_KEYS']}"
+    check = found(environ, "encryption keys")
+    assert (check.state, check.finding) == (
+        "warning",
+        "Of 1 data key, 1 are wrapped by another master key than the active one.",
+    )
+    assert "webhook keys rotate-master" in (check.mend or "")
+
+
 @databases.needs_sqlite
 def test_a_key_file_that_others_may_read_is_wrong(environ: dict[str, str], tmp_path: Path) -> None:
     del environ["WEBHOOK_ENCRYPTION_KEYS"]

@@ -53,6 +53,8 @@ def test_an_empty_value_is_none() -> None:
         ("WEBHOOK_REQUESTS_PER_SECOND", "0"),
         ("WEBHOOK_FLAG_LEVEL", "severe"),
         ("WEBHOOK_SM3_SCHEME", "both"),
+        ("WEBHOOK_CIPHER_SUITE", "rot13"),
+        ("WEBHOOK_DATA_KEY_DAYS", "0"),
         ("WEBHOOK_LOG_LEVEL", "loud"),
         ("WEB_CONCURRENCY", "2"),
         ("WEB_CONCURRENCY", "many"),

@@ -14,7 +14,7 @@ from webhook.addresses import AddressPolicy
 from webhook.api_keys import ApiKeys, pepper
 from webhook.calls import Calls
 from webhook.claims import Claims, Pace
-from webhook.crypto import Keyring
+from webhook.data_keys import DataKeys
 from webhook.db import Database, alone, open_database, path_of
 from webhook.deliveries import Deliveries
 from webhook.errors import DatabaseError, DecryptionError, ServiceError, SettingError
@@ -25,16 +25,16 @@ from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.services import CATALOGUE
 from webhook.store import keys as key_store
+from webhook.store.sealed import KEY_CHECK
 from webhook.tasks import Tasks
 from webhook.uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from webhook.crypto import Keyring
     from webhook.settings import Settings
 
-_KEY_CHECK = "key_check"  # a known text, sealed with each active key: tells a wrong key before it does harm
-_KEY_CHECK_TEXT = b"webhook"
 _OWNER_ONLY = 0o600
 
 
@@ -72,10 +72,10 @@ def build(settings: Settings) -> Service:
     database = open_database(settings.database_url)
     try:
         check_migrated(database)
-        keyring = Keyring(encryption_keys(settings))
-        check_keys(database, keyring)
+        data_keys = check_keys(settings, database)
+        data_keys.begin()
         with database.transaction() as session:
-            api_keys = ApiKeys(pepper(session, keyring))
+            api_keys = ApiKeys(pepper(session, data_keys.keyring))
         store = (
             open_store(settings.evidence_store)
             if settings.evidence_store
@@ -84,6 +84,7 @@ def build(settings: Settings) -> Service:
     except ServiceError:
         database.close()
         raise
+    keyring = data_keys.keyring
     ingest = Ingest(keyring, flag_level=settings.flag_level, keep_evidence=settings.evidence)
     uploads = Uploads(upload_path(settings))
     pace = pace_of(settings)
@@ -233,24 +234,25 @@ def create_key_file(settings: Settings) -> Path | None:
     return path
 
 
-def check_keys(database: Database, keyring: Keyring) -> None:
-    """Refuse keys that do not open what the database holds; note them on the first start.
+def check_keys(settings: Settings, database: Database) -> DataKeys:
+    """Return the keys, which open what the database holds; nothing is written.
 
     Raises:
-        SettingError: the database was written with other keys.
-        DatabaseError: it cannot be written: better to know it now than at the first callback.
+        SettingError: the encryption keys are missing, or not those the database was written with; or this machine lacks
+            the cipher suite.
+        DatabaseError: it cannot be read.
     """
-    place = {"table": "meta", "column": "value", "row": _KEY_CHECK}
-    with database.transaction() as session:
-        sealed = key_store.meta_value(session, _KEY_CHECK)
-        if sealed is None:
-            key_store.set_meta(session, _KEY_CHECK, keyring.seal(_KEY_CHECK_TEXT, **place))
-            return
-    try:
-        keyring.open(sealed, **place)
-    except DecryptionError:
-        raise SettingError(
-            "WEBHOOK_ENCRYPTION_KEYS",
-            f"holds no key that opens {database.name}",
-            "Set the keys the database was written with, the active one first, or put its key file back.",
-        ) from None
+    found = DataKeys(database, encryption_keys(settings), suite=settings.cipher_suite, period=settings.data_key_period)
+    found.load()
+    with database.read() as session:
+        sealed = key_store.meta_value(session, KEY_CHECK)
+    if sealed is not None:
+        try:
+            found.keyring.open(sealed, table="meta", column="value", row=KEY_CHECK)
+        except DecryptionError:
+            raise SettingError(
+                "WEBHOOK_ENCRYPTION_KEYS",
+                f"holds no key that opens {database.name}",
+                "Set the keys the database was written with, the active one first, or put its key file back.",
+            ) from None
+    return found

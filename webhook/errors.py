@@ -66,7 +66,7 @@ class NotConfigured(ServiceError):
 
 
 class DecryptionError(ServiceError):
-    """A stored value does not open: a key is missing from WEBHOOK_ENCRYPTION_KEYS, or the row was altered."""
+    """A stored value does not open: its key is missing from WEBHOOK_ENCRYPTION_KEYS or destroyed, or it was altered."""
 
 
 class MalformedBody(ServiceError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ import msgspec
 import structlog
 
 from webhook import backoff, clock
-from webhook.errors import DecryptionError, SegmentRefused, SegmentUnavailable, StoreUnavailable
+from webhook.crypto import sealed_under
+from webhook.errors import DecryptionError, EvidenceLost, SegmentRefused, SegmentUnavailable, StoreUnavailable
 from webhook.store import evidence as evidence_store
 from webhook.store.evidence import EXPIRED, FAILED, PENDING, SAVED, EvidenceRow
 
@@ -42,12 +44,14 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         segment: what was saved, None where nothing was.
+        data_key_id: what it was sealed under.
         reason: why not, in a stable word.
         final: whether another attempt would change nothing.
     """
 
     row: EvidenceRow
     segment: Segment | None = None
+    data_key_id: int | None = None
     reason: str | None = None
     final: bool = False
 
@@ -123,7 +127,7 @@ class Evidence:
         try:
             segment = await segments.fetch(self._open_url(row))
             async with asyncio.timeout(self._timeout.total_seconds()):
-                await asyncio.to_thread(self._keep, row, segment.audio)
+                under = await asyncio.to_thread(self._keep, row, segment.audio)
         except SegmentRefused as error:
             return Settlement(row=row, reason=error.reason, final=True)
         except SegmentUnavailable as error:
@@ -131,7 +135,7 @@ class Evidence:
         except (StoreUnavailable, DecryptionError, TimeoutError) as error:
             log.warning("The audio of a slice could not be kept.", task=row.task_id, error=str(error) or "timeout")
             return Settlement(row=row, reason=_OWN_TROUBLE)
-        return Settlement(row=row, segment=segment)
+        return Settlement(row=row, segment=segment, data_key_id=under if isinstance(under, int) else None)
 
     def settle(self, session: Session, settlement: Settlement) -> None:
         """Note what became of a capture; one whose lease has ended meanwhile is somebody else's now."""
@@ -145,6 +149,7 @@ class Evidence:
             content_type=segment.content_type if segment else None,
             size=len(segment.audio) if segment else None,
             object=name_of(row) if segment else None,
+            data_key_id=settlement.data_key_id,
             attempt_count=row.attempt_count + 1,
             next_attempt_at=due,
         )
@@ -164,12 +169,36 @@ class Evidence:
             StoreUnavailable: the store cannot be read now.
             DecryptionError: it does not open.
         """
-        sealed = self._store.get(row.object or name_of(row))
-        return self._keyring.open(sealed, table="evidence", column="audio", row=name_of(row))
+        return self._open_audio(row, self._store.get(row.object or name_of(row)))
 
-    def _keep(self, row: EvidenceRow, audio: bytes) -> None:
+    def seal_anew(self, row: EvidenceRow) -> int | str | None:
+        """Seal saved audio under the present data key, if a master key sealed it directly; blocks on the store.
+
+        Returns:
+            The id of the data key (a number) that it is sealed under now, or of the master key (a text) if it does not
+            open; None where the store has it no longer.
+
+        Raises:
+            StoreUnavailable: the store cannot be read or written now.
+        """
+        try:
+            sealed = self._store.get(row.object or name_of(row))
+        except EvidenceLost:
+            return None
+        under = sealed_under(sealed)
+        if isinstance(under, str):
+            with suppress(DecryptionError):
+                return self._keep(row, self._open_audio(row, sealed))
+        return under
+
+    def _keep(self, row: EvidenceRow, audio: bytes) -> int | str | None:
+        """Put audio into the store, and return what it is sealed under."""
         sealed = self._keyring.seal(audio, table="evidence", column="audio", row=name_of(row))
         self._store.put(name_of(row), sealed)
+        return sealed_under(sealed)
+
+    def _open_audio(self, row: EvidenceRow, sealed: bytes) -> bytes:
+        return self._keyring.open(sealed, table="evidence", column="audio", row=name_of(row))
 
     def _open_url(self, row: EvidenceRow) -> str:
         return self._keyring.open(row.url, table="evidence", column="url", row=name_of(row)).decode()

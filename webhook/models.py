@@ -73,6 +73,19 @@ meta = sa.Table(
     sa.Column("value", LargeBinary, nullable=False),
 )
 
+# What values are sealed under. A row stays when its key is destroyed: its number is never used again.
+data_keys = sa.Table(
+    "data_keys",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("suite", String, nullable=False),  # aes-256-gcm | sm4-gcm
+    sa.Column("master_key_id", String, nullable=False),  # of the master key that wraps it
+    sa.Column("wrapped", LargeBinary),  # sealed under that master key; none once it is destroyed
+    sa.Column("created_at", UtcTime, nullable=False),
+    sa.Column("expires_at", UtcTime, nullable=False),
+    sa.Column("destroyed_at", UtcTime),
+)
+
 api_keys = sa.Table(
     "api_keys",
     metadata,
@@ -263,6 +276,7 @@ evidence = sa.Table(
     sa.Column("content_type", String),
     sa.Column("size", BigInteger),  # bytes of the audio
     sa.Column("object", String),  # its name in the store
+    sa.Column("data_key_id", sa.Integer),  # what it is sealed under there; none where that is a master key
     sa.Column("reason", String),  # why the last attempt did not save it
     sa.Column("attempt_count", sa.Integer, nullable=False),
     sa.Column("next_attempt_at", UtcTime),

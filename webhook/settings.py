@@ -179,6 +179,11 @@ def _whole(lowest: int, highest: int) -> Callable[[str], int]:
     return parse
 
 
+def _days(lowest: int, highest: int) -> Callable[[str], timedelta]:
+    whole = _whole(lowest, highest)
+    return lambda value: timedelta(days=whole(value))
+
+
 def _seconds(lowest: int, highest: int) -> Callable[[str], timedelta]:
     whole = _whole(lowest, highest)
     return lambda value: timedelta(seconds=whole(value))
@@ -276,6 +281,18 @@ class Settings:
         mend="Set it to id:base64-of-32-bytes, comma separated, the active one first; "
         "`openssl rand -base64 32` makes a key.",
         secret=True,
+    )
+    data_key_period: timedelta = _setting(
+        "WEBHOOK_DATA_KEY_DAYS",
+        _days(1, 3650),
+        default="30",
+        mend="Set it to the days for which values are sealed under one data key, such as 30.",
+    )
+    cipher_suite: str = _setting(
+        "WEBHOOK_CIPHER_SUITE",
+        _one_of("aes-256-gcm", "sm4-gcm"),
+        default="aes-256-gcm",
+        mend="Set it to aes-256-gcm, or to sm4-gcm where Chinese commercial cryptography is asked for.",
     )
     allowed_private_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "WEBHOOK_ALLOWED_PRIVATE_NETWORKS",

@@ -40,6 +40,7 @@ _BENCHES = (
     _Bench("deliveries", 80, 10, on_server=True),
     _Bench("storage", 100, 10, on_server=True),
     _Bench("full", 160, 120, on_server=True),
+    _Bench("rotation", 160, 100, on_server=True),
     _Bench("large", 60, 10, on_server=False),
     _Bench("submit", 60, 10, on_server=False),
     _Bench("idle", 120, 60, on_server=False),

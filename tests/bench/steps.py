@@ -75,8 +75,10 @@ class Stopwatch:
 
 
 class _TimedKeyring(Keyring):
-    def __init__(self, keys: Mapping[str, bytes], watch: Stopwatch) -> None:
-        super().__init__(keys)
+    """A service's keyring as it is now."""
+
+    def __init__(self, keyring: Keyring, watch: Stopwatch) -> None:
+        vars(self).update(vars(keyring))
         self._watch = watch
 
     @override
@@ -97,7 +99,7 @@ class Receiving:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._watch = Stopwatch()
-        keyring = _TimedKeyring(bootstrap.encryption_keys(service.settings), self._watch)
+        keyring = _TimedKeyring(service.keyring, self._watch)
         self._ingest = Ingest(keyring, flag_level=service.settings.flag_level, keep_evidence=service.settings.evidence)
         self._began = 0.0
         engine = service.database._engine

@@ -11,10 +11,11 @@ import pytest
 
 from tests import databases
 from tests.clients import AppClient
-from tests.running import environment
-from webhook import bootstrap
+from tests.running import ENCRYPTION_KEYS, environment
+from webhook import bootstrap, models
 from webhook import settings as settings_module
 from webhook.app import create_app
+from webhook.crypto import Keyring
 
 if TYPE_CHECKING:
     from tests.cli.conftest import RunCommand
@@ -156,3 +157,34 @@ def test_the_sandbox_lists_what_its_names_do(webhook: RunCommand) -> None:
 
 def test_the_version_is_told(webhook: RunCommand) -> None:
     assert webhook("--version")[:2] == (0, "webhook, version 0.1.0\n")
+
+
+def test_a_rotation_says_which_keys_are_no_longer_needed(webhook: RunCommand, tmp_path: Path) -> None:
+    new = f"k2:{'A' * 43}="
+    both = {"WEBHOOK_ENCRYPTION_KEYS": f"{new},{ENCRYPTION_KEYS}"}
+    assert webhook("keys", "list")[0] == 0
+    status, out, _ = webhook("keys", "rotate-master", **both)
+    assert (status, out.splitlines()) == (
+        0,
+        [
+            "Data keys wrapped by k2 now: 1. Values sealed anew: 0.",
+            "k1 is no longer needed: take it out of WEBHOOK_ENCRYPTION_KEYS, in every process.",
+        ],
+    )
+    status, _, complaint = webhook("keys", "list")
+    assert (status, "WEBHOOK_ENCRYPTION_KEYS: lacks k2" in complaint) == (1, True)
+    assert webhook("keys", "rotate-master", WEBHOOK_ENCRYPTION_KEYS=new)[0] == 0
+
+    task = {"table": "tasks", "column": "secrets", "row": "task_1"}
+    service = bootstrap.build(settings_module.load(environment(tmp_path, **both)))
+    AppClient(create_app(service)).made("/v1/tasks", {"url": "https://example.com/a.mp3"})
+    for master, key_id in ((b"1" * 32, "k1"), (b"0" * 32, "k0")):
+        with service.database.transaction() as session:
+            sealed = Keyring({key_id: master}).seal(b"{}", **task)
+            session.execute(models.tasks.update().values(secrets=sealed))
+        status, out, complaint = webhook("keys", "rotate-master", **both)
+        assert (status, "k1 is no longer needed" in out) == (1, key_id == "k0")
+        held = "" if key_id == "k1" else ", which WEBHOOK_ENCRYPTION_KEYS does not hold,"
+        assert f"{key_id}{held} is still needed; values or data keys under it: 1." in out
+        assert "started with k2 as the first key, then run this again" in complaint
+    service.database.close()

@@ -1,4 +1,4 @@
-"""`webhook keys`: API keys, made, replaced, listed, revoked; and what their roles may do."""
+"""`webhook keys`: API keys, made, replaced, listed, revoked, their roles; the master keys of encryption, rotated."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Network(click.ParamType[str]):
 
 @click.group()
 def keys() -> None:
-    """Make, replace, list and revoke API keys."""
+    """Make, replace, list and revoke API keys; rotate the master keys of encryption."""
 
 
 @keys.command("create")
@@ -137,3 +137,30 @@ def print_roles() -> None:
     from webhook.api.http import ROUTES
 
     click.echo(permissions.table(ROUTES))
+
+
+@keys.command("rotate-master")
+def rotate_master() -> None:
+    """Bring all that is encrypted under the first of WEBHOOK_ENCRYPTION_KEYS, while the service runs.
+
+    Killed, it is just run again. In the end it tells which of the other keys are no longer needed; the exit status is 1
+    if one still is.
+    """
+    from webhook.cli.screen import counting
+    from webhook.rotation import rotate
+
+    with open_service() as service, counting() as progress:
+        active, *others = service.keyring.masters
+        rotated = rotate(service, progress=progress)
+    click.echo(f"Data keys wrapped by {active} now: {rotated.wrapped:,}. Values sealed anew: {rotated.sealed:,}.")
+    for key_id in others:
+        if key_id not in rotated.needed:
+            click.echo(f"{key_id} is no longer needed: take it out of WEBHOOK_ENCRYPTION_KEYS, in every process.")
+    for key_id, number in sorted(rotated.needed.items()):
+        held = "" if key_id in others else ", which WEBHOOK_ENCRYPTION_KEYS does not hold,"
+        click.echo(f"{key_id}{held} is still needed; values or data keys under it: {number:,}.")
+    if rotated.needed:
+        raise click.ClickException(
+            f"Have every process started with {active} as the first key, then run this again. What is left after that "
+            "does not open: its row was altered, or its key is missing."
+        )

@@ -41,10 +41,10 @@ _MOST_FLAGGED = 20
 
 
 @contextmanager
-def copying() -> Iterator[Callable[[str, int, int], None]]:
-    """Show on standard error how far tables are copied; yields what is told a table, the rows done and in all."""
+def counting() -> Iterator[Callable[[str, int, int], None]]:
+    """Show on standard error how much of each table is done; yields what is told a table, the rows done and in all."""
     console = _console(sys.stderr)
-    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:29}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_interactive) as progress:
         bars: dict[str, TaskID] = {}
 

@@ -125,11 +125,11 @@ def migrate(*, source: str | None, target: str | None) -> None:
         click.echo("webhook: the database is up to date.", err=True)
         return
     from webhook import settings as settings_module
-    from webhook.cli.screen import copying
+    from webhook.cli.screen import counting
     from webhook.transfer import transfer
 
     urls = [settings_module.load({"WEBHOOK_DATABASE_URL": url}).database_url for url in (source, target)]
-    with copying() as progress:
+    with counting() as progress:
         copied = transfer(urls[0], urls[1], progress=progress)
     for one in copied:
         click.echo(f"{one.table:20} {one.rows:>12,} rows  SHA-256 {one.digest[:16]}…  the same in both")

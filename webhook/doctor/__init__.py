@@ -26,12 +26,12 @@ from rich.text import Text
 
 from webhook import bootstrap, clock, logs, processes, services, signatures
 from webhook import settings as settings_module
-from webhook.crypto import Keyring
 from webhook.db import open_database
 from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
 from webhook.errors import DatabaseError, DecryptionError, PlatformError, ServiceError, SettingError
 from webhook.settings import Settings, authority, local_url
+from webhook.store import data_keys as data_key_store
 from webhook.store import events as event_store
 from webhook.store import keys as key_store
 from webhook.store import receivers as receiver_store
@@ -40,6 +40,7 @@ from webhook.store import tasks as task_store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from webhook.crypto import Keyring
     from webhook.db import Database
 
 _GB = 1024**3
@@ -157,22 +158,33 @@ def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
     yield ok("database", f"{database.name}, {database.size() / 1e6:,.1f} MB, schema {database.revision()}.")
     name = "encryption keys"
     try:
-        bootstrap.check_keys(database, Keyring(bootstrap.encryption_keys(settings)))
+        keyring = bootstrap.check_keys(settings, database).keyring
     except ServiceError as error:
         yield wrong(name, str(error))
         return
     try:
-        _open_newest_event(database, Keyring(bootstrap.encryption_keys(settings)))
+        _open_newest_event(database, keyring)
     except DecryptionError as error:
         yield wrong(name, f"Another process has a key that this machine lacks: {error}")
         return
-    file = bootstrap.key_file(settings)
-    if settings.encryption_keys is not None or file is None:
-        yield ok(name, "WEBHOOK_ENCRYPTION_KEYS opens the database.")
-    elif file.stat().st_mode & _OTHERS_MAY:
+    file = bootstrap.key_file(settings) if settings.encryption_keys is None else None
+    others, number = _wrapped_by_others(database, keyring)
+    if file is not None and file.stat().st_mode & _OTHERS_MAY:
         yield wrong(name, f"Other users may read the key file {file}.", mend=f"chmod 600 {file}")
+    elif others:
+        finding = f"Of {count(number, 'data key')}, {others} are wrapped by another master key than the active one."
+        yield warning(name, finding, mend="`webhook keys rotate-master`, once every process was started with it.")
+    elif file is None:
+        yield ok(name, "WEBHOOK_ENCRYPTION_KEYS opens the database.")
     else:
         yield ok(name, f"The key file {file} opens the database. Keep a copy apart from the database's.")
+
+
+def _wrapped_by_others(database: Database, keyring: Keyring) -> tuple[int, int]:
+    """Return how many data keys an older master key wraps, and how many there are."""
+    with database.read() as session:
+        live = [one for one in data_key_store.list_data_keys(session) if one.wrapped is not None]
+    return sum(one.master_key_id != keyring.masters[0] for one in live), len(live)
 
 
 def _open_newest_event(database: Database, keyring: Keyring) -> None:

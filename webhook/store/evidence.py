@@ -30,6 +30,7 @@ class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
         url: sealed link, which lives half an hour from `created_at` at the most.
         size: bytes of the audio.
         object: its name in the store.
+        data_key_id: what it is sealed under there, None where that is a master key.
         reason: a stable word for why the last attempt did not save it.
     """
 
@@ -40,6 +41,7 @@ class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     size: int | None = None
     object: str | None = None
+    data_key_id: int | None = None
     reason: str | None = None
     attempt_count: int = 0
     next_attempt_at: datetime | None
@@ -120,6 +122,28 @@ def expire_evidence(session: Session, *, due_before: datetime, now: datetime) ->
         sa.update(evidence).where(*_due(due_before, unleased_at=now)).values(state=EXPIRED, reason="late", **_RELEASED)
     )
     return session.execute(statement).rowcount
+
+
+def saved_directly(session: Session, *, after: tuple[str, bytes], limit: int) -> list[EvidenceRow]:
+    """Return some rows whose audio a master key sealed directly, in the order of their keys."""
+    statement = sa.select(evidence).where(
+        *_SAVED_DIRECTLY, sa.tuple_(evidence.c.task_id, evidence.c.slice_key) > sa.tuple_(*map(sa.literal, after))
+    )
+    rows = session.execute(statement.order_by(evidence.c.task_id, evidence.c.slice_key).limit(limit))
+    return [EvidenceRow(**row._mapping) for row in rows]  # noqa: SLF001
+
+
+def count_saved_directly(session: Session) -> int:
+    """Return how many slices' audio a master key sealed directly."""
+    return session.execute(sa.select(sa.func.count()).select_from(evidence).where(*_SAVED_DIRECTLY)).scalar_one()
+
+
+def note_data_key(session: Session, row: EvidenceRow, data_key_id: int) -> None:
+    """Note what saved audio is sealed under now."""
+    session.execute(sa.update(evidence).where(*_is(row.task_id, row.slice_key)).values(data_key_id=data_key_id))
+
+
+_SAVED_DIRECTLY = (evidence.c.state == SAVED, evidence.c.data_key_id.is_(None))
 
 
 def count_pending(session: Session) -> int:

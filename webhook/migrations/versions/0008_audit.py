@@ -8,7 +8,7 @@ from alembic import op
 from webhook.migrations.kinds import SERIAL, TEXT, only
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 
 _INDEXES = (("at",), ("actor", "at"), ("action", "at"), ("actor", "action", "at"))
 _REFUSAL = "audit_log is append-only"
