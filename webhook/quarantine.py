@@ -120,11 +120,13 @@ class Quarantine:
             stated_task_id=claim.stated_task_id,
             reason="checksum_wrong" if diagnosis is None else diagnosis.reason,
             message="The checksum is wrong." if diagnosis is None else diagnosis.message,
-            content=self._keyring.seal(claim.content, table="callbacks", column="content", row=callback_id),
+            content=self._ingest.sealed_content(callback_id, claim.content),
             size=len(claim.content),
             received_at=claim.received_at,
         )
         with database.transaction() as session:
+            if not address.receiver and task_store.task(session, address.id) is None:
+                return  # it was erased meanwhile
             callback_store.insert_callbacks(session, [row])
             callback_store.trim_quarantine(
                 session,
@@ -141,11 +143,13 @@ class Quarantine:
             The callback as it is afterwards: accepted, unreadable, or still quarantined.
 
         Raises:
-            Conflict: it is not quarantined, or its address is gone.
+            Conflict: it is not quarantined, its content was not kept, or its address is gone.
             NotConfigured, DecryptionError: as `verify`.
         """
         if callback.state != "quarantined":
             raise Conflict("The callback is not quarantined.")
+        if not callback.content:
+            raise Conflict("The callback's content was not kept, so it cannot be verified again.")
         address = task_store.address_of(session, callback.address_id)
         if address is None:
             raise Conflict("The callback's address no longer exists.")
@@ -159,7 +163,7 @@ class Quarantine:
         arrival = self.verify(claim, callback_id=callback.id)
         if arrival is None:
             return callback
-        callback_store.delete_callback(session, callback.id)
+        callback_store.delete_callbacks(session, [callback.id])
         self._ingest.accept(session, [arrival])
         # the same content may have been accepted under another id meanwhile
         taken = callback_store.callback_of_content(session, address_id=address.id, digest=arrival.digest)

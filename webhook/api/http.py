@@ -17,7 +17,18 @@ from flask import Flask, Response, request
 from gevent.event import Event
 from werkzeug.exceptions import HTTPException
 
-from webhook.api import callbacks, events, evidence, health, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api import (
+    callbacks,
+    erasures,
+    events,
+    evidence,
+    health,
+    openapi,
+    receivers,
+    subscriptions,
+    tasks,
+    verdicts,
+)
 from webhook.api.content import Content
 from webhook.api.docs import PAGE
 from webhook.api.routing import (
@@ -56,6 +67,7 @@ ROUTES: tuple[Route, ...] = (
     *subscriptions.ROUTES,
     *receivers.ROUTES,
     *callbacks.ROUTES,
+    *erasures.ROUTES,
 )
 
 _LOOK_SECONDS = 0.02

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.routing import Answer, Request, Role, Route
 from webhook.api.schemas import tasks as schemas
-from webhook.clock import from_microseconds, to_microseconds
-from webhook.errors import Invalid, NotFound
+from webhook.clock import from_microseconds, rfc3339, to_microseconds
+from webhook.errors import Gone, Invalid, NotFound
 from webhook.shapes import stream_shape, task_shape
 from webhook.store import lists as list_store
 from webhook.store import tasks as task_store
+from webhook.store import tombstones as tombstone_store
 from webhook.store.lists import TaskQuery
 from webhook.store.tasks import ACTIVE_STATES, FINAL_STATES, Task
 from webhook.tasks import NewTask
@@ -27,8 +28,11 @@ def found_task(session: Session, task_id: str, *, kind: str | None = None) -> Ta
 
     Raises:
         NotFound: there is none of this id and kind.
+        Gone: it was erased.
     """
     task = task_store.task(session, task_id)
+    if task is None and (erased := tombstone_store.tombstone(session, task_id)) is not None:
+        raise Gone(f"It was erased at {rfc3339(erased.erased_at)}.")
     if task is None or kind not in {None, task.kind}:
         raise NotFound("There is no such task." if kind is None else "There is no such stream.")
     return task
@@ -231,6 +235,7 @@ ROUTES = (
         summary="Show a task",
         call=_show_task,
         answers={200: schemas.TaskOut},
+        errors=(410,),
     ),
     Route(
         method="POST",
@@ -240,7 +245,7 @@ ROUTES = (
         summary="Ask the platform for a task now",
         call=_refresh,
         answers={202: schemas.TaskOut},
-        errors=(409,),
+        errors=(409, 410),
     ),
     Route(
         method="POST",
@@ -250,7 +255,7 @@ ROUTES = (
         summary="Cancel a live task",
         call=_cancel_task,
         answers={202: schemas.TaskOut, 200: schemas.TaskOut},
-        errors=(409,),
+        errors=(409, 410),
     ),
     Route(
         method="POST",
@@ -283,6 +288,7 @@ ROUTES = (
         summary="Show a stream",
         call=_show_stream,
         answers={200: schemas.StreamOut},
+        errors=(410,),
     ),
     Route(
         method="DELETE",
@@ -292,6 +298,6 @@ ROUTES = (
         summary="Cancel a stream's moderation on the platform",
         call=_end_stream,
         answers={202: schemas.StreamOut, 200: schemas.StreamOut},
-        errors=(409,),
+        errors=(409, 410),
     ),
 )

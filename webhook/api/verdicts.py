@@ -104,6 +104,7 @@ ROUTES = (
         summary="Show a task's verdict",
         call=_show_verdict,
         answers={200: schemas.VerdictOut},
+        errors=(410,),
     ),
     Route(
         method="GET",
@@ -114,5 +115,6 @@ ROUTES = (
         call=_list_slices,
         query=schemas.SliceQuery,
         answers={200: schemas.SlicePage},
+        errors=(410,),
     ),
 )

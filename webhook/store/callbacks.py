@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.db import alone, for_update
-from webhook.models import callbacks
+from webhook.models import callbacks, holds
 from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from webhook.db import Session
 
@@ -50,9 +50,51 @@ def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
 
 
-def delete_callback(session: Session, callback_id: str) -> None:
-    """Forget a callback."""
-    session.execute(sa.delete(callbacks).where(callbacks.c.id == callback_id))
+def delete_callbacks(session: Session, ids: Collection[str]) -> None:
+    """Forget callbacks."""
+    session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(ids)))
+
+
+def erase_callbacks(session: Session, task_id: str, *, limit: int) -> int:
+    """Delete up to so many callbacks that came to a task's address, or about it to a receiver's; return how many."""
+    ids = [
+        sa.select(callbacks.c.id).where(callbacks.c.address_id == task_id, each) for each in (_QUARANTINED, _VERIFIED)
+    ]
+    ids.append(sa.select(callbacks.c.id).where(callbacks.c.task_id == task_id, sa.text("task_id != address_id")))
+    some = sa.select(sa.union_all(*ids).limit(limit).subquery().c.id)
+    return session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(some))).rowcount
+
+
+def erase_quarantined(session: Session, *, address_id: str, stated_task_id: str) -> None:
+    """Delete the quarantined callbacks of a receiver that say that they are about a task of the platform's."""
+    of_task = (callbacks.c.address_id == address_id, callbacks.c.stated_task_id == stated_task_id)
+    session.execute(sa.delete(callbacks).where(_QUARANTINED, *of_task))
+
+
+def drop_contents(session: Session, *, after: str, before: str, limit: int) -> str | None:
+    """Drop the content of the next verified callbacks between two ids, but for tasks that are held.
+
+    What tells them from others stays, so that they are known when they come again.
+
+    Returns:
+        The id of the last one that was looked at; None where there was none.
+    """
+    between = sa.and_(callbacks.c.id > after, callbacks.c.id < before)
+    ids = (
+        session.execute(sa.select(callbacks.c.id).where(between).order_by(callbacks.c.id).limit(limit)).scalars().all()
+    )
+    if not ids:
+        return None
+    old = sa.and_(callbacks.c.id.in_(ids), _VERIFIED)
+    session.execute(sa.update(callbacks).where(old, *_NOT_HELD).values(content=b""))
+    return str(ids[-1])
+
+
+def delete_quarantined(session: Session, *, before: str, limit: int) -> int:
+    """Delete up to so many quarantined callbacks before an id, but for addresses that are held; return how many."""
+    old = (_QUARANTINED, _NOT_ACCEPTED, callbacks.c.id < before, *_NOT_HELD)
+    some = sa.select(callbacks.c.id).where(*old).order_by(callbacks.c.id).limit(limit)
+    return session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(some))).rowcount
 
 
 def callback(session: Session, callback_id: str) -> Callback | None:
@@ -99,6 +141,12 @@ _STATES = {state: f"'{state}'" for state in ("accepted", "unreadable", "quaranti
 _NOT_ACCEPTED = callbacks.c.state != sa.literal_column(_STATES["accepted"])
 _QUARANTINED = callbacks.c.state == sa.literal_column(_STATES["quarantined"])
 _VERIFIED = callbacks.c.state != sa.literal_column(_STATES["quarantined"])
+_HELD = sa.select(holds.c.task_id)
+# a quarantined callback's task is its address; others need not have one
+_NOT_HELD = (
+    callbacks.c.address_id.not_in(_HELD),
+    sa.or_(callbacks.c.task_id.is_(None), callbacks.c.task_id.not_in(_HELD)),
+)
 
 
 def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows: int, total_bytes: int) -> None:
