@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from webhook.uploads import Uploads
 
 _ROWS_AT_ONCE = 200  # of each table: more would keep callbacks from the database
-_TASKS_AT_ONCE = 100
+_TASKS_AT_ONCE = 20
+_UNFINISHED_AT_ONCE = 1000
 
 
 class Erased(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Erasure:
     def __init__(self, *, uploads: Uploads, now: Callable[[], datetime] = clock.now) -> None:
         self._uploads = uploads
         self._now = now
+        self._emptied: set[str] = set()  # erased tasks of which at most audio is left
 
     def erase(self, session: Session, task: Task, *, by: str) -> None:
         """Erase a task.
@@ -81,11 +83,12 @@ class Erasure:
     def erase_data(self, session: Session, data_id: str, *, by: str) -> Erased:
         """Erase the tasks of one `data_id` that can be erased, up to so many at once."""
         found = task_store.erasable_tasks(session, data_id, limit=_TASKS_AT_ONCE + 1)
-        for task in found[:_TASKS_AT_ONCE]:
+        # one may have been held while we waited for its lock
+        erased = [task for task in found[:_TASKS_AT_ONCE] if tombstone_store.hold(session, task.id) is None]
+        for task in erased:
             self._erase(session, task, by=by)
         held, running = task_store.count_of_data(session, data_id)
-        more = len(found) > _TASKS_AT_ONCE
-        return Erased(erased=min(len(found), _TASKS_AT_ONCE), held=held, running=running, more=more)
+        return Erased(erased=len(erased), held=held, running=running, more=len(found) > _TASKS_AT_ONCE)
 
     def hold(self, session: Session, task: Task, *, by: str) -> Hold:
         """Keep a task from being erased, and from all retention, until the hold is released."""
@@ -101,19 +104,20 @@ class Erasure:
             DatabaseError: it cannot be done now.
         """
         with database.read() as session:
-            unfinished = tombstone_store.unfinished(session, limit=_TASKS_AT_ONCE)
-        done: list[str] = []
-        for task_id in unfinished:
+            unfinished = tombstone_store.unfinished(session, limit=_UNFINISHED_AT_ONCE)
+        self._emptied.intersection_update(unfinished)
+        for task_id in [each for each in unfinished if each not in self._emptied][:_TASKS_AT_ONCE]:
             with database.transaction() as session:
                 if self._take_away(session, task_id):
                     return True
-                if not evidence_store.has_evidence(session, task_id):
-                    done.append(task_id)
+            self._emptied.add(task_id)
+        with database.read() as session:
+            done = [one for one in sorted(self._emptied) if not evidence_store.has_evidence(session, one)]
         if not done or not database.scrub():
             return False
         with database.transaction() as session:
             tombstone_store.finish(session, done, now=self._now())
-        return len(unfinished) == _TASKS_AT_ONCE
+        return len(self._emptied) < len(unfinished)
 
     def _erase(self, session: Session, task: Task, *, by: str) -> None:
         buried = Tombstone(task_id=task.id, token_digest=task.token_digest, erased_at=self._now(), erased_by=by)

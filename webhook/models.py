@@ -296,7 +296,7 @@ events = sa.Table(
     sqlite_autoincrement=True,  # a number is never used again: the feed's cursors stay true
 )
 sa.Index("events_type", events.c.type, events.c.seq)
-sa.Index("events_task", events.c.task_id, events.c.seq, **_partial(events.c.task_id.is_not(None)))
+sa.Index("events_task", events.c.task_id, **_partial(events.c.task_id.is_not(None)))
 
 cursors = sa.Table(
     "cursors",

@@ -55,7 +55,7 @@ _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others ar
 _KEEP_ANSWERS = timedelta(hours=24)
 _RETENTION_SECONDS = 60.0  # between looks at what is past its time
 _REMOVAL_SECONDS = 5.0  # and at what was erased
-_REMOVAL_PAUSE_SECONDS = 0.2  # while there is more of either
+_REMOVAL_PAUSES = 2.0  # times as long as it took, while there is more of either
 _LEAST_PAUSE_SECONDS = 0.01
 _NO_PLACE_PAUSE = timedelta(seconds=0.25)
 _LANES = {
@@ -339,8 +339,9 @@ class Worker:
 
     async def _remove(self) -> None:
         """Take away what was erased or is past its time: a little, and then a pause, so that nobody waits for it."""
-        database = self._service.database
-        sweeps = asyncio.get_running_loop().time() >= self._sweep_again_at
+        database, clock_time = self._service.database, asyncio.get_running_loop().time
+        began = clock_time()
+        sweeps = began >= self._sweep_again_at
         more = False
         for step in (
             self._service.erasure.finish_some,
@@ -350,8 +351,9 @@ class Worker:
             # not in the thread of the database: a store or a vacuum may take its time
             more |= await asyncio.to_thread(step, database)
         if sweeps and not more:
-            self._sweep_again_at = asyncio.get_running_loop().time() + _RETENTION_SECONDS
-        await _wait(self._stopping, _REMOVAL_PAUSE_SECONDS if more else _REMOVAL_SECONDS, clear=False)
+            self._sweep_again_at = clock_time() + _RETENTION_SECONDS
+        pause = (clock_time() - began) * _REMOVAL_PAUSES if more else _REMOVAL_SECONDS
+        await _wait(self._stopping, pause, clear=False)
 
     @staticmethod
     def _spawn(tasks: set[asyncio.Task[None]], work: Any) -> None:

@@ -79,14 +79,12 @@ def drop_contents(session: Session, *, after: str, before: str, limit: int) -> s
     Returns:
         The id of the last one that was looked at; None where there was none.
     """
-    between = sa.and_(callbacks.c.id > after, callbacks.c.id < before)
-    ids = (
-        session.execute(sa.select(callbacks.c.id).where(between).order_by(callbacks.c.id).limit(limit)).scalars().all()
-    )
+    statement = sa.select(callbacks.c.id).where(callbacks.c.id > after, callbacks.c.id < before)
+    ids = session.execute(statement.order_by(callbacks.c.id).limit(limit)).scalars().all()
     if not ids:
         return None
-    old = sa.and_(callbacks.c.id.in_(ids), _VERIFIED)
-    session.execute(sa.update(callbacks).where(old, *_NOT_HELD).values(content=b""))
+    old = (callbacks.c.id > after, callbacks.c.id <= ids[-1], _VERIFIED, sa.func.length(callbacks.c.content) > 0)
+    session.execute(sa.update(callbacks).where(*old, *_NOT_HELD).values(content=b""))
     return str(ids[-1])
 
 

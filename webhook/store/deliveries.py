@@ -382,19 +382,21 @@ def delete_deliveries(session: Session, *, after: str, before: str, limit: int) 
     Returns:
         The id of the last one that was looked at; None where there was none.
     """
-    between = sa.and_(deliveries.c.id > after, deliveries.c.id < before)
-    statement = sa.select(deliveries.c.id, deliveries.c.event_id).where(between)
+    statement = sa.select(deliveries.c.id, deliveries.c.event_id).where(
+        deliveries.c.id > after, deliveries.c.id < before
+    )
     found = session.execute(statement.order_by(deliveries.c.id).limit(limit)).all()
     if not found:
         return None
+    last = str(found[-1].id)
     of_held = sa.select(events.c.id).where(
         events.c.id.in_({row.event_id for row in found}), events.c.task_id.in_(sa.select(holds.c.task_id))
     )
     held = set(session.execute(of_held).scalars())
-    ids = [row.id for row in found if row.event_id not in held]
-    session.execute(sa.delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(ids)))
-    session.execute(sa.delete(deliveries).where(deliveries.c.id.in_(ids)))
-    return str(found[-1].id)
+    kept = [row.id for row in found if row.event_id in held]
+    for column in (delivery_attempts.c.delivery_id, deliveries.c.id):
+        session.execute(sa.delete(column.table).where(column > after, column <= last, column.not_in(kept)))
+    return last
 
 
 def make_due(session: Session, delivery_id: str, *, now: datetime) -> bool:

@@ -9,7 +9,6 @@ import msgspec
 import sqlalchemy as sa
 
 from webhook import clock
-from webhook.db import for_update
 from webhook.models import holds, slice_pages
 from webhook.store.text import insert_rows
 
@@ -93,24 +92,28 @@ def old_pages(session: Session, *, before: datetime, limit: int) -> list[SlicePa
     old = slice_pages.c.written_at < before
     held = slice_pages.c.task_id.in_(sa.select(holds.c.task_id))
     statement = sa.select(slice_pages).where(old, ~held).order_by(slice_pages.c.written_at).limit(limit)
-    found = session.execute(for_update(session, statement, skip_locked=True))
-    return [SlicePage(**row._mapping) for row in found]  # noqa: SLF001
+    return [SlicePage(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
 
 
-def rewrite_page(session: Session, page: SlicePage) -> None:
-    """Write another body of a page's slices."""
-    session.execute(
-        sa.update(slice_pages)
-        .where(slice_pages.c.task_id == page.task_id, slice_pages.c.first_key == page.first_key)
-        .values(body=page.body, written_at=page.written_at)
-    )
+def rewrite_page(session: Session, page: SlicePage, *, was: datetime | None) -> None:
+    """Write another body of a page's slices, unless it was written since.
+
+    Args:
+        was: its `written_at` before.
+    """
+    is_page = (slice_pages.c.task_id == page.task_id, slice_pages.c.first_key == page.first_key)
+    statement = sa.update(slice_pages).where(*is_page, slice_pages.c.written_at == was)
+    session.execute(statement.values(body=page.body, written_at=page.written_at))
 
 
 def erase_pages(session: Session, task_id: str, *, limit: int) -> int:
     """Delete up to so many of a task's pages; return how many."""
-    of_task = slice_pages.c.task_id == task_id
-    some = sa.select(slice_pages.c.first_key).where(of_task).limit(limit)
-    return session.execute(sa.delete(slice_pages).where(of_task, slice_pages.c.first_key.in_(some))).rowcount
+    some = sa.select(slice_pages.c.first_key).where(slice_pages.c.task_id == task_id)
+    keys = session.execute(some.order_by(slice_pages.c.first_key).limit(limit)).scalars().all()
+    if not keys:
+        return 0
+    these = slice_pages.c.first_key.between(keys[0], keys[-1])
+    return session.execute(sa.delete(slice_pages).where(slice_pages.c.task_id == task_id, these)).rowcount
 
 
 _READ_AHEAD = 10  # pages of a stream hold what one callback brought

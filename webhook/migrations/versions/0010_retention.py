@@ -13,7 +13,7 @@ down_revision = "0005"
 _INDEXES = {
     "slice_pages_text": ("slice_pages", ["written_at"], only("written_at IS NOT NULL")),
     "evidence_kept": ("evidence", ["created_at"], only("state != 'erased'")),
-    "events_task": ("events", ["task_id", "seq"], only("task_id IS NOT NULL")),
+    "events_task": ("events", ["task_id"], only("task_id IS NOT NULL")),
     "tombstones_unfinished": ("tombstones", ["erased_at"], only("finished_at IS NULL")),
 }
 _WRITTEN = "UPDATE slice_pages SET written_at = (SELECT updated_at FROM tasks WHERE tasks.id = slice_pages.task_id)"
