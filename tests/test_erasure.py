@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +211,52 @@ def test_a_task_of_another_system_is_not_made_again_by_what_comes_late(caller: C
     assert (kept["platform_task_id"], kept["slice_count"]) == ("p-2", 2)
     assert {row.task_id for row in caller.rows(models.callbacks)} == {kept["id"]}
     assert caller.client.get(f"/v1/tasks/{first['id']}").status == 410
+
+
+def test_nothing_of_an_erased_task_is_left_whatever_comes_at_the_same_time(caller: Caller) -> None:
+    service, receiver = caller.service, caller.client.receiver()
+    with service.database.read() as session:
+        address = task_store.address_of(session, receiver["id"])
+    assert address is not None
+    over = threading.Event()
+
+    def tell(name: str) -> None:
+        for number in range(40):
+            content = signed.content(signed.piece(number, risk="high", text=SAID), TaskId=f"p-{number % 4}", Tell=name)
+            claim = Claim(
+                address=address,
+                checksum=signed.checksum(content, seed=receiver["seed"]),
+                content=content.encode(),
+                stated_task_id=None,
+                received_at=clock.now(),
+            )
+            arrival = service.quarantine.verify(claim)
+            assert arrival is not None
+            with service.database.transaction() as session:
+                service.ingest.accept(session, [arrival])
+
+    def erase() -> int:
+        erased = 0
+        while not over.is_set():
+            for row in caller.rows(models.tasks):
+                with service.database.transaction() as session:
+                    task = task_store.task(session, row.id)
+                    if task is not None and task.platform_task_id != "p-3":
+                        service.erasure.erase(session, task, by="nobody")
+                        erased += 1
+        return erased
+
+    with ThreadPoolExecutor(3) as threads:
+        erasing = threads.submit(erase)
+        for done in [threads.submit(tell, name) for name in "ab"]:
+            done.result()
+        over.set()
+        assert erasing.result() == 3, "each once: none was made again"
+    [kept] = caller.rows(models.tasks)
+    assert (kept.platform_task_id, kept.slice_count) == ("p-3", 10)
+    for table in (models.callbacks, models.slice_pages, models.task_labels):
+        assert {row.task_id for row in caller.rows(table)} == {kept.id}, table.name
+    assert {row.task_id for row in caller.rows(models.events) if row.data} == {kept.id}
 
 
 def test_events_keep_their_place_in_the_feed_and_say_no_more_than_that(caller: Caller) -> None:

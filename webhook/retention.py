@@ -38,6 +38,7 @@ log = structlog.get_logger()
 _ROWS_AT_ONCE = 200  # more would keep callbacks from the database
 _PAGES_AT_ONCE = 50  # each takes half a millisecond, though not of the database
 _CALLBACKS, _EVENTS, _DELIVERIES = "callbacks_retention", "events_retention", "deliveries_retention"
+_ALONE = "retention"
 _ALONG_IDS = {_CALLBACKS: "cb", _DELIVERIES: "dlv"}
 
 
@@ -109,7 +110,7 @@ class Retention:
             if period is None:
                 continue
             with database.transaction() as session:
-                alone(session, "retention")
+                alone(session, _ALONE)
                 more |= sweep(session, self._now() - period)
         if self._periods.transcripts is not None:
             more |= self._transcripts(database, self._now() - self._periods.transcripts)
@@ -119,6 +120,7 @@ class Retention:
 
     def release(self, session: Session, task: Task) -> bool:
         """End a task's hold, and let what is past its time go; return whether there was one."""
+        alone(session, _ALONE)  # or a sweep that is under way would move its cursor on from where it was
         if not tombstone_store.release_hold(session, task.id):
             return False
         for name, prefix in _ALONG_IDS.items():

@@ -181,7 +181,7 @@ def _whole(lowest: int, highest: int) -> Callable[[str], int]:
 
 def _days(value: str) -> timedelta | None:
     """Return None for 0, which is for ever."""
-    return timedelta(days=_whole(0, 36_500)(value)) or None
+    return timedelta(days=_whole(0, 3650)(value)) or None
 
 
 def _seconds(lowest: int, highest: int) -> Callable[[str], timedelta]:

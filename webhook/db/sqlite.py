@@ -100,18 +100,17 @@ class SqliteDatabase(Database):
     @override
     def scrub(self) -> bool:
         """Empty the write-ahead log, whose old frames hold deleted rows; not while somebody reads by it."""
-        with self._turn(), contextlib.closing(self._connect(timeout=_SCRUB_SECONDS)) as connection:
-            try:
-                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            except sqlite3.Error as error:
-                raise DatabaseError(f"{self.path}: {_sentence(error)}") from error
-        return not busy
-
-    def _connect(self, *, timeout: float) -> sqlite3.Connection:
+        self.checkpoint()  # of most of it, while others write
         try:
-            return sqlite3.connect(self.path, isolation_level=None, timeout=timeout)
+            with self._turn(), contextlib.closing(self._alone()) as connection:
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             raise DatabaseError(f"{self.path}: {_sentence(error)}") from error
+        return not busy
+
+    def _alone(self) -> sqlite3.Connection:
+        """Return a connection of its own, which waits for others no longer than all may wait for it."""
+        return sqlite3.connect(self.path, isolation_level=None, timeout=_SCRUB_SECONDS)
 
     @override
     def close(self) -> None:
