@@ -115,6 +115,18 @@ def test_an_erased_task_is_gone_for_everybody_and_a_tombstone_says_when_and_by_w
     assert caller.client.delete("/v1/tasks/task_nobodys").status == 404
 
 
+def test_an_uploaded_file_that_nobody_took_goes_with_its_task(caller: Caller) -> None:
+    reply = caller.client.upload(("file", "talk.mp3", SAID.encode()))
+    task_id, directory = reply.json["id"], caller.service.uploads.directory
+    with caller.service.database.transaction() as session:
+        task = task_store.task(session, task_id)
+        assert task is not None
+        caller.service.tasks.finish(session, task, state="failed")
+    assert (directory / task_id).exists()
+    assert caller.client.delete(f"/v1/tasks/{task_id}").status == 204
+    assert not (directory / task_id).exists()
+
+
 def test_only_what_is_asked_for_is_erased(caller: Caller) -> None:
     kept, gone = caller.done(text="kept"), caller.done()
     before = caller.client.shown(f"/v1/verdicts/{kept}/slices")

@@ -70,7 +70,7 @@ class CallbackReceiver:
         self._now = now
         self._held_bytes = 0
         self._large = BoundedSemaphore(1)
-        self._lookups: Batcher[bytes, Address | Erased | None] = Batcher(
+        self._lookups: Batcher[bytes, Address | ErasedAddress | None] = Batcher(
             self._look_up,
             name="lookups" if database.path is None else None,  # in SQLite's file it takes microseconds
             capacity=settings.callback_queue,
@@ -175,7 +175,7 @@ class CallbackReceiver:
 
     def _look_up(
         self, digests: Sequence[bytes], _computed: Callable[[], None]
-    ) -> list[Address | Erased | Exception | None]:
+    ) -> list[Address | ErasedAddress | Exception | None]:
         erased: set[bytes] = set()
         try:
             with self._database.read() as session:
@@ -184,7 +184,7 @@ class CallbackReceiver:
                     erased = tombstone_store.erased_addresses(session, unknown)
         except DatabaseError as error:
             return [error] * len(digests)
-        return [found.get(digest) or (Erased() if digest in erased else None) for digest in digests]
+        return [found.get(digest) or (ErasedAddress() if digest in erased else None) for digest in digests]
 
     def _commit(self, arrivals: Sequence[Arrival], computed: Callable[[], None]) -> list[str | Exception | None]:
         """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
@@ -205,7 +205,7 @@ class CallbackReceiver:
         return results
 
 
-class Erased:
+class ErasedAddress:
     """What a token leads to whose task was erased: nothing of what comes there is looked at."""
 
 
