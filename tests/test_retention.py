@@ -227,6 +227,14 @@ def test_after_the_time_of_transcripts_nothing_that_was_said_is_anywhere(caller:
     assert SAID not in opened(caller)
 
 
+def test_what_little_has_come_of_age_waits_for_the_next_sweep(caller: Caller) -> None:
+    some_of_everything(caller)
+    every = Periods(**dict.fromkeys(KINDS, MONTH))
+    later = Retention(periods=every, ingest=caller.service.ingest, now=lambda: clock.now() + timedelta(days=31))
+    assert later.sweep_some(caller.service.database) is False, "or the worker would come back for each row"
+    assert set(left(caller).values()) == {0}
+
+
 def test_the_worker_removes_what_is_past_its_time(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     some_of_everything(caller)
     monkeypatch.setattr(caller.service.retention, "_now", lambda: clock.now() + timedelta(days=200))

@@ -25,7 +25,7 @@ from webhook.store import slices as slice_store
 from webhook.store import tombstones as tombstone_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from webhook.db import Database, Session
@@ -136,29 +136,27 @@ class Retention:
     def _callbacks(self, session: Session, before: datetime) -> bool:
         return self._sweep(session, _CALLBACKS, before, callback_store.drop_contents)
 
-    def _sweep(self, session: Session, name: str, before: datetime, sweep: Callable[..., str | None]) -> bool:
+    def _sweep(self, session: Session, name: str, before: datetime, sweep: Callable[..., Sequence[str]]) -> bool:
         """Go on along ids, which are in the order of time; return whether there may be more."""
         upto = clock.first_id(_ALONG_IDS[name], before)
-        last = sweep(session, after=_reached(session, name), before=upto, limit=_ROWS_AT_ONCE)
-        if last is None:
-            return False
-        self._removed = True
-        key_store.set_meta(session, name, last.encode())
-        return True
+        passed = sweep(session, after=_reached(session, name), before=upto, limit=_ROWS_AT_ONCE)
+        if passed:
+            self._removed = True
+            key_store.set_meta(session, name, passed[-1].encode())
+        return len(passed) == _ROWS_AT_ONCE
 
     def _events(self, session: Session, before: datetime) -> bool:
-        last = event_store.delete_events(
+        passed = event_store.delete_events(
             session,
             after=event_store.cursor(session, _EVENTS),
             upto=event_store.cursor(session, CURSOR),
             before=before,
             limit=_ROWS_AT_ONCE,
         )
-        if last is None:
-            return False
-        self._removed = True
-        event_store.move_cursor(session, _EVENTS, last)
-        return True
+        if passed:
+            self._removed = True
+            event_store.move_cursor(session, _EVENTS, passed[-1])
+        return len(passed) == _ROWS_AT_ONCE
 
     def _quarantined(self, session: Session, before: datetime) -> bool:
         deleted = callback_store.delete_quarantined(session, before=clock.first_id("cb", before), limit=_ROWS_AT_ONCE)

@@ -71,21 +71,21 @@ def erase_quarantined(session: Session, *, address_id: str, stated_task_id: str)
     session.execute(sa.delete(callbacks).where(_QUARANTINED, *of_task))
 
 
-def drop_contents(session: Session, *, after: str, before: str, limit: int) -> str | None:
+def drop_contents(session: Session, *, after: str, before: str, limit: int) -> Sequence[str]:
     """Drop the content of the next verified callbacks between two ids, but for tasks that are held.
 
     What tells them from others stays, so that they are known when they come again.
 
     Returns:
-        The id of the last one that was looked at; None where there was none.
+        The ids of those that were looked at, in order.
     """
     statement = sa.select(callbacks.c.id).where(callbacks.c.id > after, callbacks.c.id < before)
     ids = session.execute(statement.order_by(callbacks.c.id).limit(limit)).scalars().all()
     if not ids:
-        return None
+        return ids
     old = (callbacks.c.id > after, callbacks.c.id <= ids[-1], _VERIFIED, sa.func.length(callbacks.c.content) > 0)
     session.execute(sa.update(callbacks).where(*old, *_NOT_HELD).values(content=b""))
-    return str(ids[-1])
+    return ids
 
 
 def delete_quarantined(session: Session, *, before: str, limit: int) -> int:

@@ -376,19 +376,19 @@ def give_up(session: Session, owed: Sequence[Delivery], *, error: str, now: date
     insert_attempts(session, said)
 
 
-def delete_deliveries(session: Session, *, after: str, before: str, limit: int) -> str | None:
+def delete_deliveries(session: Session, *, after: str, before: str, limit: int) -> Sequence[str]:
     """Delete the next deliveries between two ids, with their attempts, but for tasks that are held.
 
     Returns:
-        The id of the last one that was looked at; None where there was none.
+        The ids of those that were looked at, in order.
     """
     statement = sa.select(deliveries.c.id, deliveries.c.event_id).where(
         deliveries.c.id > after, deliveries.c.id < before
     )
     found = session.execute(statement.order_by(deliveries.c.id).limit(limit)).all()
     if not found:
-        return None
-    last = str(found[-1].id)
+        return []
+    last = found[-1].id
     of_held = sa.select(events.c.id).where(
         events.c.id.in_({row.event_id for row in found}), events.c.task_id.in_(sa.select(holds.c.task_id))
     )
@@ -396,7 +396,7 @@ def delete_deliveries(session: Session, *, after: str, before: str, limit: int) 
     kept = [row.id for row in found if row.event_id in held]
     for column in (delivery_attempts.c.delivery_id, deliveries.c.id):
         session.execute(sa.delete(column.table).where(column > after, column <= last, column.not_in(kept)))
-    return last
+    return [row.id for row in found]
 
 
 def make_due(session: Session, delivery_id: str, *, now: datetime) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from itertools import chain
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -73,20 +73,20 @@ def erase_events(session: Session, task_id: str, *, limit: int) -> list[str]:
     return list(session.execute(statement).scalars())
 
 
-def delete_events(session: Session, *, after: int, upto: int, before: datetime, limit: int) -> int | None:
+def delete_events(session: Session, *, after: int, upto: int, before: datetime, limit: int) -> Sequence[int]:
     """Delete the next events of a stretch of the feed that were made before a time, but for tasks that are held.
 
     Returns:
-        The place of the last one that was looked at; None where there was none.
+        The places of those that were looked at, in order.
     """
     statement = sa.select(events.c.seq, events.c.created_at).where(events.c.seq > after, events.c.seq <= upto)
     found = session.execute(statement.order_by(events.c.seq).limit(limit)).all()
-    old = [row.seq for row in found if row.created_at < before]
-    if not old:
-        return None
-    not_held = sa.or_(events.c.task_id.is_(None), events.c.task_id.not_in(sa.select(holds.c.task_id)))
-    session.execute(sa.delete(events).where(events.c.seq.in_(old), not_held))
-    return int(old[-1])
+    # events that were made at the same time need not have their places in its order: none is passed over
+    old = [row.seq for row in takewhile(lambda row: row.created_at < before, found)]
+    if old:
+        not_held = sa.or_(events.c.task_id.is_(None), events.c.task_id.not_in(sa.select(holds.c.task_id)))
+        session.execute(sa.delete(events).where(events.c.seq.in_(old), not_held))
+    return old
 
 
 _FIELDS = ", ".join(EventRow.__struct_fields__)
