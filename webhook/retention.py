@@ -60,7 +60,7 @@ class Periods(msgspec.Struct, frozen=True, kw_only=True):
     deliveries: timedelta | None
 
     def aligned(self) -> Periods:
-        """Return periods by which nothing that was said is kept longer in one place than it may be in another.
+        """Return periods by which no transcript is kept longer in one place than it may be in another.
 
         Raw callbacks and events repeat transcripts, a quarantined callback may become an accepted one, and a delivery
         is nothing without its event.
