@@ -59,12 +59,12 @@ _NOTED = """
     WHERE labels LIKE '%"{label}"%'
 """
 _PAGES = """
-    INSERT INTO slice_pages (task_id, first_key, last_key, slice_count, body)
-    SELECT {task_id}, {key}, {key}, 10, {blob} FROM series
+    INSERT INTO slice_pages (task_id, first_key, last_key, slice_count, body, written_at)
+    SELECT {task_id}, {key}, {key}, 10, {blob}, {first} + n * {second} FROM series
 """
 _LONG = f"""
-    INSERT INTO slice_pages (task_id, first_key, last_key, slice_count, body)
-    SELECT '{LONG_STREAM}', {{key}}, {{key}}, 10, {{blob}} FROM series
+    INSERT INTO slice_pages (task_id, first_key, last_key, slice_count, body, written_at)
+    SELECT '{LONG_STREAM}', {{key}}, {{key}}, 10, {{blob}}, {FIRST} + n * {SECOND} FROM series
 """  # noqa: S608
 _CALLBACKS = """
     INSERT INTO callbacks (id, address_id, task_id, state, digest, checksum, content, size, received_at)
@@ -100,7 +100,7 @@ _ATTEMPTS = """
 _EVIDENCE = """
     INSERT INTO evidence (task_id, slice_key, state, url, attempt_count, next_attempt_at, created_at)
     SELECT {task_id}, {key}, CASE WHEN {is_new} THEN 'pending' ELSE 'saved' END, {blob}, 0,
-        CASE WHEN {is_new} THEN {first} END, {first}
+        CASE WHEN {is_new} THEN {first} END, {first} + n * {second}
     FROM series
 """
 _AUDIT = """
@@ -109,6 +109,13 @@ _AUDIT = """
         CASE WHEN n % 4000 = 3 THEN 'callback.read' WHEN n % 10 = 1 THEN 'task.created' ELSE 'slices.read' END,
         CASE WHEN n % 10 != 2 THEN {task_id} END, '{{}}', {blob}
     FROM series
+"""
+_TOMBSTONES = """
+    INSERT INTO tombstones (task_id, token_digest, erased_at, erased_by, finished_at)
+    SELECT 'gone_' || n, {key}, {first} + n * {second}, 'key_1', CASE WHEN n % 5000 > 1 THEN {first} END FROM series
+"""
+_HOLDS = """
+    INSERT INTO holds (task_id, placed_at, placed_by) SELECT {task_id}, {first}, 'key_1' FROM series
 """
 
 
@@ -137,9 +144,10 @@ def fill(url: str, *, tasks: int, analyze: bool = True) -> None:
             session.execute(sa.text(_NOTED.format(label=label)))
         insert(_PAGES)
         insert(_LONG, LONG_STREAM_PAGES)
-        for statement in (_CALLBACKS, _EVENTS, _DELIVERIES, _ATTEMPTS, _EVIDENCE, _AUDIT):
+        for statement in (_CALLBACKS, _EVENTS, _DELIVERIES, _ATTEMPTS, _EVIDENCE, _TOMBSTONES, _AUDIT):
             insert(statement)
         insert(_SUBSCRIPTIONS, 2)
+        insert(_HOLDS, 5)
     if postgresql:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as session:
             session.exec_driver_sql("VACUUM ANALYZE")

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from tests import history
 from webhook import clock
 from webhook.store import audit as audit_store
+from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
 from webhook.store import evidence as evidence_store
 from webhook.store import lists as list_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
+from webhook.store import tombstones as tombstone_store
 from webhook.store.audit import AuditQuery
 
 if TYPE_CHECKING:
@@ -83,6 +85,11 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
     long, middle = history.LONG_STREAM, history.key(history.LONG_STREAM_PAGES // 2)
     until = now + timedelta(minutes=1)
 
+    some = history.task_id(tasks // 2)
+
+    def third(prefix: str) -> str:
+        return f"{prefix}_{10000000000 + tasks // 3}"
+
     def some_pages(session: Session) -> None:
         pages = slice_store.pages(session, long, after=middle)
         for _ in range(5):
@@ -138,5 +145,35 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
         "audit log of both": audited(actor="key_0", action="callback.read"),
         "audit log of neither": audited(actor="key_rare", action="callback.read"),
         "audit log of an object": audited(object_id=history.task_id(tasks // 2), actor="key_1"),
+        "tombstones of tasks": lambda session: tombstone_store.erased_tasks(session, ["gone_1", "nobody"]),
+        "tombstones of tokens": lambda session: tombstone_store.erased_addresses(
+            session, [history.key(1), b"nobody's"]
+        ),
+        "erasures to be finished": lambda session: tombstone_store.unfinished(session, limit=100),
+        "what an erased task's events say": lambda session: event_store.erase_events(session, some, limit=200),
+        "an erased task's callbacks": lambda session: callback_store.erase_callbacks(session, some, limit=200),
+        "an erased task's slices": lambda session: slice_store.erase_pages(session, long, limit=200),
+        "an erased task's evidence": lambda session: evidence_store.erase_evidence(session, some, now=now, limit=200),
+        "evidence to be deleted": lambda session: evidence_store.erased_evidence(session, now=now, limit=50),
+        "what is owed of an erased task": lambda session: delivery_store.owed_of(
+            session, [f"evt_{10000000000 + tasks - number}" for number in range(20)]
+        ),
+        "tasks of a data_id to be erased": lambda session: task_store.erasable_tasks(
+            session, history.HOT_DATA_ID, limit=100
+        ),
+        "old callbacks": lambda session: callback_store.drop_contents(
+            session, after=third("cb"), before="cb_2", limit=50
+        ),
+        "old quarantined callbacks": lambda session: callback_store.delete_quarantined(
+            session, before="cb_2", limit=200
+        ),
+        "old transcripts": lambda session: slice_store.old_pages(session, before=now, limit=200),
+        "old evidence": lambda session: evidence_store.erase_old(session, before=now, now=now, limit=100),
+        "old events": lambda session: event_store.delete_events(
+            session, after=tasks // 3, upto=tasks, before=now, limit=200
+        ),
+        "old deliveries": lambda session: delivery_store.delete_deliveries(
+            session, after=third("dlv"), before="dlv_2", limit=50
+        ),
         "late evidence": lambda session: evidence_store.expire_evidence(session, due_before=now, now=now),
     }

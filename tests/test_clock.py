@@ -39,5 +39,11 @@ def test_ids_sort_by_time_and_are_never_the_same() -> None:
     assert at_once == sorted(set(at_once))
 
 
+def test_a_time_s_first_id_divides_the_ids_before_it_from_those_after_it() -> None:
+    before, at = NOON - timedelta(milliseconds=1), clock.first_id("cb", NOON)
+    assert clock.new_id("cb", before) < at < clock.new_id("cb", NOON)
+    assert clock.time_of(clock.new_id("cb", NOON)) == clock.time_of(at) == NOON.replace(microsecond=0)
+
+
 def test_now_is_an_aware_time() -> None:
     assert clock.now().tzinfo is UTC

@@ -207,6 +207,9 @@ def test_a_store_that_hangs_is_given_up(desk: Desk, server: SegmentServer) -> No
         def get(self, _name: str) -> bytes:
             raise EvidenceLost
 
+        def delete(self, _name: str) -> None:
+            raise AssertionError
+
     desk.use(Hanging(), timeout=timedelta(seconds=0.5))
     desk.want(server.answer("/hangs", Answer()))
     [row] = desk.claim()

@@ -74,6 +74,24 @@ def test_labels_that_were_noted_before_are_noted_with_what_their_task_is_listed_
     engine.dispose()
 
 
+def test_slices_that_were_there_before_are_kept_from_their_task_s_last_change_on(tmp_path: Path) -> None:
+    engine = sa.create_engine(databases.url_of(tmp_path))
+    config = Config()
+    config.set_main_option("script_location", str(migrations.__path__[0]))
+    task = {"id": "task_1", "kind": "live", "service": "s", "updated_at": 7, "labels": "[]", "origin": "submitted"}
+    task |= {"state": "completed", "source": "{}", "crypt_type": "SHA256", "created_at": 5}
+    task |= dict.fromkeys(("slice_count", "flagged_slice_count", "attempt_count"), 0)
+    page = {"task_id": "task_1", "first_key": b"a", "last_key": b"a", "slice_count": 1, "body": b"x"}
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+        for name, row in (("tasks", task), ("slice_pages", page)):
+            connection.execute(sa.insert(sa.table(name, *map(sa.column, row))), [row])
+        command.upgrade(config, "0010")
+        assert connection.exec_driver_sql("SELECT written_at FROM slice_pages").scalar_one() == 7
+    engine.dispose()
+
+
 def test_a_downgrade_leaves_nothing(tmp_path: Path) -> None:
     engine = sa.create_engine(f"sqlite:///{tmp_path}/new.db")
     config = Config()

@@ -18,6 +18,7 @@ NOT_SEALED = {
     "slice_pages.first_key",
     "slice_pages.last_key",
     "tasks.token_digest",
+    "tombstones.token_digest",
 }
 
 

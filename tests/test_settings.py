@@ -133,6 +133,14 @@ def test_no_callback_is_asked_for_that_could_not_be_verified() -> None:
     assert load(both).callback_base_url == "https://a.example"
 
 
+def test_data_is_kept_for_days_or_with_0_for_ever() -> None:
+    assert load({}).callbacks_retention == timedelta(days=30)
+    assert load({"WEBHOOK_RETENTION_EVENTS_DAYS": "7"}).events_retention == timedelta(days=7)
+    assert load({"WEBHOOK_RETENTION_TRANSCRIPTS_DAYS": "0"}).transcripts_retention is None
+    with pytest.raises(SettingError, match="WEBHOOK_RETENTION_EVENTS_DAYS"):
+        load({"WEBHOOK_RETENTION_EVENTS_DAYS": "-1"})
+
+
 def test_an_ipv6_address_can_be_bound() -> None:
     assert load({"WEBHOOK_BIND": "[::1]:8000"}).bind == ("::1", 8000)
 

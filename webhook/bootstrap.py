@@ -17,12 +17,14 @@ from webhook.claims import Claims, Pace
 from webhook.data_keys import DataKeys
 from webhook.db import Database, alone, open_database, path_of
 from webhook.deliveries import Deliveries
+from webhook.erasure import Erasure
 from webhook.errors import DatabaseError, DecryptionError, ServiceError, SettingError
 from webhook.evidence import Evidence
 from webhook.evidence_stores import Directory, open_store
 from webhook.ingest import Ingest
 from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
+from webhook.retention import Periods, Retention
 from webhook.services import CATALOGUE
 from webhook.store import keys as key_store
 from webhook.store.sealed import KEY_CHECK
@@ -59,6 +61,8 @@ class Service:
     calls: Calls
     deliveries: Deliveries
     evidence: Evidence
+    erasure: Erasure
+    retention: Retention
     address_policy: AddressPolicy
 
 
@@ -85,7 +89,12 @@ def build(settings: Settings) -> Service:
         database.close()
         raise
     keyring = data_keys.keyring
-    ingest = Ingest(keyring, flag_level=settings.flag_level, keep_evidence=settings.evidence)
+    ingest = Ingest(
+        keyring,
+        flag_level=settings.flag_level,
+        keep_evidence=settings.evidence,
+        keep_words=not settings.zero_retention,
+    )
     uploads = Uploads(upload_path(settings))
     pace = pace_of(settings)
     tasks = Tasks(keyring=keyring, ingest=ingest, uploads=uploads)
@@ -116,6 +125,8 @@ def build(settings: Settings) -> Service:
             source=settings.public_url,
         ),
         evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
+        erasure=Erasure(uploads=uploads),
+        retention=Retention(periods=periods_of(settings), ingest=ingest),
         address_policy=AddressPolicy(settings.allowed_private_networks),
     )
 
@@ -130,6 +141,18 @@ def pace_of(settings: Settings) -> Pace:
         stream_poll=settings.stream_poll,
         result_lifetime=settings.result_lifetime,
         unknown_outcome_wait=settings.unknown_outcome_wait,
+    )
+
+
+def periods_of(settings: Settings) -> Periods:
+    """Return how long each kind of data is kept."""
+    return Periods(
+        callbacks=settings.callbacks_retention,
+        quarantined=settings.quarantined_retention,
+        transcripts=settings.transcripts_retention,
+        evidence=settings.evidence_retention,
+        events=settings.events_retention,
+        deliveries=settings.deliveries_retention,
     )
 
 

@@ -22,6 +22,8 @@ from webhook.bodies import read_body
 from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, Overloaded, ServiceError
 from webhook.quarantine import Claim
 from webhook.store import tasks as task_store
+from webhook.store import tombstones as tombstone_store
+from webhook.store.tasks import Address
 from webhook.threads import in_thread
 from webhook.tokens import token_digest
 
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from webhook.metrics import Metrics
     from webhook.quarantine import Quarantine
     from webhook.settings import Settings
-    from webhook.store.tasks import Address
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ class CallbackReceiver:
         self._now = now
         self._held_bytes = 0
         self._large = BoundedSemaphore(1)
-        self._lookups: Batcher[bytes, Address | None] = Batcher(
+        self._lookups: Batcher[bytes, Address | ErasedAddress | None] = Batcher(
             self._look_up,
             name="lookups" if database.path is None else None,  # in SQLite's file it takes microseconds
             capacity=settings.callback_queue,
@@ -134,8 +135,8 @@ class CallbackReceiver:
 
     def _answer(self, request: Request, token: str) -> tuple[int, str]:
         address = self._lookups.submit(token_digest(token))
-        if address is None:
-            return 404, "unknown_token"
+        if not isinstance(address, Address):
+            return (404, "unknown_token") if address is None else (200, "erased")
         content_type = request.headers.get("Content-Type", "")
         if forms.media_type(content_type) is None or request.headers.get("Content-Encoding"):
             return 415, "malformed"
@@ -172,13 +173,18 @@ class CallbackReceiver:
         )
         return self._quarantine.verify(claim) or claim
 
-    def _look_up(self, digests: Sequence[bytes], _computed: Callable[[], None]) -> list[Address | Exception | None]:
+    def _look_up(
+        self, digests: Sequence[bytes], _computed: Callable[[], None]
+    ) -> list[Address | ErasedAddress | Exception | None]:
+        erased: set[bytes] = set()
         try:
             with self._database.read() as session:
                 found = task_store.addresses(session, digests)
+                if unknown := {digest for digest in digests if digest not in found}:
+                    erased = tombstone_store.erased_addresses(session, unknown)
         except DatabaseError as error:
             return [error] * len(digests)
-        return [found.get(digest) for digest in digests]
+        return [found.get(digest) or (ErasedAddress() if digest in erased else None) for digest in digests]
 
     def _commit(self, arrivals: Sequence[Arrival], computed: Callable[[], None]) -> list[str | Exception | None]:
         """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
@@ -197,6 +203,10 @@ class CallbackReceiver:
             problem = "The content could not be worked into its task; this is a fault of the service."
             return self._commit([msgspec.structs.replace(arrivals[0], result=None, problem=problem)], computed)
         return results
+
+
+class ErasedAddress:
+    """What a token leads to whose task was erased: nothing of what comes there is looked at."""
 
 
 class _Held:

@@ -51,6 +51,17 @@ def new_id(prefix: str, time: datetime) -> str:
     return f"{prefix}_{_numbers.next(to_microseconds(time) // 1000):028x}"
 
 
+def first_id(prefix: str, time: datetime) -> str:
+    """Return what sorts before all ids of a time, and after those of the milliseconds before it."""
+    return f"{prefix}_{to_microseconds(time) // 1000 << _RANDOM_BITS:028x}"
+
+
+def time_of(id_: str) -> datetime:
+    """Return the time of an id, to the millisecond before it."""
+    number = int(id_.rpartition("_")[2], 16)
+    return from_microseconds((number >> _RANDOM_BITS) * 1000)
+
+
 class _Numbers:
     """Random numbers that grow within a millisecond."""
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from webhook.transports import Outcome, Transports
 
 CURSOR = "fan_out"
+ERASED = "erased"  # why a delivery ends whose event says nothing any more
 GIVE_UP_AFTER = timedelta(days=5)  # of nothing but failures: the contract, section 6
 _EVENTS_A_TURN = 200
 _OWED_A_TURN = 1000  # about: more would keep callbacks from the database
@@ -145,7 +146,10 @@ class Deliveries:
         claimed += self._claim(session, queued, now=now, grant=grant)
         composer = _Composer(self, audience=audience, now=now, until=now + self._patience)
         composer.read(session, claimed, known=fanned.events)
-        claims = [composer.claim(delivery) for delivery in claimed + fanned.claimed]
+        lost = [delivery for delivery in claimed if composer.lacks(delivery)]
+        delivery_store.give_up(session, lost, error=ERASED, now=now)
+        gone = {delivery.id for delivery in lost}
+        claims = [composer.claim(delivery) for delivery in claimed + fanned.claimed if delivery.id not in gone]
         return Turn(claims=claims, more=grant.refused, behind=fanned.behind)
 
     def _claim_due(
@@ -222,8 +226,9 @@ class Deliveries:
         return subscriptions.full_url(self._keyring, subscription)
 
     def open_event(self, row: EventRow) -> Event:
-        """Return an event as it is published."""
-        return Event(id=row.id, type=row.type, timestamp=rfc3339(row.created_at), data=msgspec.Raw(self._open(row)))
+        """Return an event as it is published; of one whose task was erased, all that is left to say."""
+        data = msgspec.Raw(self._open(row)) if row.data else {"task": {"id": row.task_id}, "erased": True}
+        return Event(id=row.id, type=row.type, timestamp=rfc3339(row.created_at), data=data)
 
     def _open(self, row: EventRow) -> bytes:
         return self._keyring.open(row.data, table="events", column="data", row=row.id)
@@ -240,6 +245,8 @@ class Deliveries:
             if len(owed) >= _OWED_A_TURN:
                 break
             done += 1
+            if not row.data:
+                continue
             data: Mapping[str, Any] = msgspec.json.decode(self._open(row)) if audience else {}
             for member in audience.values():
                 if not member.wants(type=row.type, data=data):
@@ -409,12 +416,20 @@ class _Composer:
         missing: set[str] = set()
         for delivery in claimed:
             place = self._place(delivery)
-            written = self._deliveries.written.get(*place)
+            # what is tried again may have been erased meanwhile
+            written = None if delivery.attempt_count else self._deliveries.written.get(*place)
             if written is not None:
                 self._bodies[place] = written
             elif delivery.event_id not in known:
                 missing.add(delivery.event_id)
         self._rows = {**known, **event_store.events_by_id(session, missing)} if missing else known
+
+    def lacks(self, delivery: Delivery) -> bool:
+        """Whether there is nothing to send: the event's task was erased, or it is no longer kept."""
+        if self._place(delivery) in self._bodies:
+            return False
+        row = self._rows.get(delivery.event_id)
+        return row is None or not row.data
 
     def claim(self, delivery: Delivery) -> Claim:
         """Return a delivery ready to be sent."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from webhook.crypto import Keyring
-    from webhook.db import Session
+    from webhook.db import Database, Session
     from webhook.evidence_stores import EvidenceStore
     from webhook.payloads import Slice
     from webhook.segments import Segment, Segments
@@ -37,6 +37,8 @@ log = structlog.get_logger()
 LINK_LIFETIME = timedelta(minutes=30)  # vendor-docs/voice-moderation, "Table 4. SliceDetails": Url
 _GIVE_UP_AFTER = timedelta(hours=1)  # of nobody who captures: the link is dead for long
 _OWN_TROUBLE = "store_unavailable"
+_ERASED_AT_ONCE = 50
+_ERASE_AGAIN_AFTER = timedelta(minutes=1)
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,6 +172,35 @@ class Evidence:
             DecryptionError: it does not open.
         """
         return self._open_audio(row, self._store.get(row.object or name_of(row)))
+
+    def erase_some(self, database: Database) -> bool:
+        """Delete some of the audio that is to be deleted; return whether there may be more to delete now.
+
+        Raises:
+            DatabaseError: it cannot be noted now.
+        """
+        now = self._now()
+        with database.read() as session:
+            rows = evidence_store.erased_evidence(session, now=now, limit=_ERASED_AT_ONCE)
+        gone: list[EvidenceRow] = []
+        left: list[EvidenceRow] = []
+        for row in rows:
+            try:
+                self._store.delete(name_of(row))
+                gone.append(row)
+            except StoreUnavailable as error:
+                if row.object is None:  # it is not known to lie there, and the store may never have been made
+                    gone.append(row)
+                    continue
+                log.warning("The audio of a slice could not be erased; it is tried again.", error=str(error))
+                left.append(row)
+                break  # the others would fare no better
+        if rows:
+            with database.transaction() as session:
+                evidence_store.delete_erased(session, gone)
+                for row in left:
+                    evidence_store.put_off_erased(session, row, until=now + _ERASE_AGAIN_AFTER)
+        return len(gone) == _ERASED_AT_ONCE
 
     def seal_anew(self, row: EvidenceRow) -> int | str | None:
         """Seal saved audio under the present data key, if a master key sealed it directly; blocks on the store.

@@ -45,6 +45,13 @@ class EvidenceStore(Protocol):
             StoreUnavailable: they cannot be had now.
         """
 
+    def delete(self, name: str) -> None:
+        """Delete the bytes under a name, for good before it returns; there may be none.
+
+        Raises:
+            StoreUnavailable: they could not be deleted.
+        """
+
 
 class Directory:
     """A directory of our own, made when it is first needed; files are their owner's only.
@@ -86,6 +93,22 @@ class Directory:
             raise StoreUnavailable(f"The evidence store {self.root} does not exist: is its disk mounted?") from error
         except OSError as error:
             raise StoreUnavailable(f"The evidence store {self.root} cannot be read: {error.strerror}.") from error
+
+    def delete(self, name: str) -> None:
+        """Delete a file, with what killed writers left of it, and its directory with the last one."""
+        path = self.root / name
+        if not self.root.is_dir():
+            raise StoreUnavailable(f"The evidence store {self.root} does not exist: is its disk mounted?")
+        try:
+            if not path.parent.is_dir():
+                return
+            for each in (path, *path.parent.glob(f"{path.name}.*.part")):
+                each.unlink(missing_ok=True)
+            _sync(path.parent)
+            with suppress(OSError):  # it is not empty
+                path.parent.rmdir()
+        except OSError as error:
+            raise StoreUnavailable(f"The evidence store {self.root} cannot be written: {error.strerror}.") from error
 
 
 def _tidy(path: Path) -> None:
@@ -139,6 +162,11 @@ class Bucket:
         with _translated():
             answer = self._client().get_object(Bucket=self._bucket, Key=self._prefix + name)
             return bytes(answer["Body"].read())
+
+    def delete(self, name: str) -> None:
+        """Delete an object; S3 says the same where there is none."""
+        with _translated():
+            self._client().delete_object(Bucket=self._bucket, Key=self._prefix + name)
 
     def _client(self) -> Any:
         """Return the client, made when it is first needed: in no process that does not, and after every fork."""

@@ -15,7 +15,7 @@ import msgspec
 
 from webhook import clock, evidence, services
 from webhook.db import is_postgresql
-from webhook.payloads import Slice, better, highest, risk_rank, slice_key
+from webhook.payloads import Slice, better, highest, risk_rank, slice_key, without_words
 from webhook.progress import Merge, Report, advance, count_labels, gather, quiet_tail
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
 from webhook.store import callbacks as callback_store
@@ -23,6 +23,7 @@ from webhook.store import events as event_store
 from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
+from webhook.store import tombstones as tombstone_store
 from webhook.store.callbacks import Callback
 from webhook.store.events import EventRow
 from webhook.store.evidence import PENDING, EvidenceRow
@@ -31,7 +32,7 @@ from webhook.store.tasks import Task
 from webhook.store.text import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from datetime import datetime
 
     from webhook.crypto import Keyring
@@ -68,6 +69,7 @@ class Ingest:
         keyring: seals what is stored.
         flag_level: slices at or above it raise `slice.flagged`.
         keep_evidence: whether their audio is to be saved.
+        keep_words: whether contents and what was said are stored, or only risk, labels and times.
         now: the time of events.
     """
 
@@ -77,18 +79,21 @@ class Ingest:
         *,
         flag_level: str = "medium",
         keep_evidence: bool = True,
+        keep_words: bool = True,
         now: Callable[[], datetime] = clock.now,
     ) -> None:
         self._keyring = keyring
         self._flag_rank = risk_rank(flag_level)
-        self._keep_evidence = keep_evidence
+        self._keep_evidence = keep_evidence and keep_words
+        self._keep_words = keep_words
         self._now = now
 
     def accept(self, session: Session, arrivals: Sequence[Arrival]) -> list[str | None]:
         """Store a batch of callbacks with all that follows from them.
 
         Returns:
-            For each arrival the id of its new callback, or None where the same one was stored before.
+            For each arrival the id of its new callback, or None where the same one was stored before, or nothing is
+            to be stored, since its task was erased.
         """
         ids = [arrival.callback_id or clock.new_id("cb", arrival.received_at) for arrival in arrivals]
         task_ids = [_task_id(arrival) for arrival in arrivals]
@@ -96,18 +101,28 @@ class Ingest:
         new = callback_store.insert_callbacks(session, rows)
         results: dict[str, list[Report]] = {}
         events: list[EventRow] = []
+        unreadable: set[str] = set()
         for callback_id, task_id, arrival in zip(ids, task_ids, arrivals, strict=True):
             if callback_id not in new:
                 continue
             if arrival.result is None or task_id is None:
                 events.append(self._rejected(callback_id, task_id, arrival))
+                if task_id is not None:
+                    unreadable.add(task_id)
             else:
                 results.setdefault(task_id, []).append(arrival)
-        self._apply(session, results, events)
+        erased = self._apply(session, results, events, unreadable=unreadable)
+        if erased:
+            dropped = {one for one, task_id in zip(ids, task_ids, strict=True) if one in new and task_id in erased}
+            callback_store.delete_callbacks(session, dropped)
+            new -= dropped
         return [callback_id if callback_id in new else None for callback_id in ids]
 
     def accept_polled(self, session: Session, task_id: str, report: Report) -> None:
-        """Store what a query told of a task of ours; it is not kept raw, since it can be asked for again."""
+        """Store what a query told of a task of ours; it is not kept raw, since it can be asked for again.
+
+        Nothing is stored of a task that was erased meanwhile.
+        """
         self._apply(session, {task_id: [report]}, [])
 
     def event(self, type_: str, data: dict[str, Any], *, task_id: str | None = None) -> EventRow:
@@ -141,6 +156,12 @@ class Ingest:
         sealed = self._keyring.seal(data, table="events", column="data", row=event_id)
         return EventRow(id=event_id, type=type_, task_id=task_id, created_at=now, data=sealed)
 
+    def sealed_content(self, callback_id: str, content: bytes) -> bytes:
+        """Return a callback's content as it is kept: sealed, or empty where none is to be."""
+        if not self._keep_words:
+            return b""
+        return self._keyring.seal(content, table="callbacks", column="content", row=callback_id)
+
     def _callback(self, callback_id: str, task_id: str | None, arrival: Arrival) -> Callback:
         return Callback(
             id=callback_id,
@@ -152,7 +173,7 @@ class Ingest:
             stated_task_id=arrival.stated_task_id,
             reason="unreadable" if arrival.result is None else None,
             message=arrival.problem,
-            content=self._keyring.seal(arrival.content, table="callbacks", column="content", row=callback_id),
+            content=self.sealed_content(callback_id, arrival.content),
             size=len(arrival.content),
             received_at=arrival.received_at,
         )
@@ -168,13 +189,45 @@ class Ingest:
         }
         return self.event("callback.rejected", {"callback": shape}, task_id=task_id)
 
-    def _apply(self, session: Session, results: dict[str, list[Report]], events: list[EventRow]) -> None:
-        """Work the new results of each task into it, and write all that changed."""
+    def _apply(
+        self,
+        session: Session,
+        results: dict[str, list[Report]],
+        events: list[EventRow],
+        *,
+        unreadable: Collection[str] = (),
+    ) -> set[str]:
+        """Work the new results of each task into it, and write all that changed.
+
+        Args:
+            events: further ones to be written.
+            unreadable: further tasks of which something came.
+
+        Returns:
+            Those of the tasks that were erased; nothing was written of them.
+        """
+        heard: list[Task] = []
         if is_postgresql(session):
             # of two processes that hear of a task first at once, one makes it and the other waits for it
             heard = [_external_task(task_id, reports) for task_id, reports in results.items() if _is_external(reports)]
-            task_store.insert_tasks(session, sorted(heard, key=lambda task: task.id))
-        tasks = task_store.tasks_by_id(session, results)
+            heard.sort(key=lambda task: task.id)
+            if not task_store.insert_tasks(session, heard):
+                heard = []
+        wanted = {*results, *unreadable} if unreadable else results
+        tasks = task_store.tasks_by_id(session, wanted)
+        erased: set[str] = set()
+        if heard or len(tasks) < len(wanted):
+            unknown = [task_id for task_id in wanted if task_id not in tasks]
+            # nothing but being erased takes away a task of ours; another's may be new
+            others = {task_id for task_id in unknown if task_id in results and _is_external(results[task_id])}
+            erased = {*unknown} - others
+            if others := others | {task.id for task in heard}:
+                erased |= tombstone_store.erased_tasks(session, others)
+            for task in heard:
+                if task.id in erased:
+                    task_store.delete_task(session, task)
+            results = {task_id: reports for task_id, reports in results.items() if task_id not in erased}
+            events = [event for event in events if event.task_id not in erased]
         made: list[Task] = []
         changed: list[Task] = []
         moved: list[tuple[Task | None, Task]] = []
@@ -202,6 +255,7 @@ class Ingest:
             slice_store.insert_pages(session, pages)
             evidence_store.insert_evidence(session, audio)
             event_store.insert_events(session, events)
+        return erased
 
     @staticmethod
     def _note_identity(session: Session, before: Task, after: Task) -> None:
@@ -214,6 +268,8 @@ class Ingest:
     def _merge_slices(self, session: Session, task: Task, reports: Iterable[Report]) -> Merge:
         """Merge new slices with those stored in the same stretch of time; the pages touched are written anew."""
         incoming, links = gather(reports)
+        if not self._keep_words:
+            incoming, links = {key: without_words(piece) for key, piece in incoming.items()}, {}
         if not incoming:
             return Merge(labels=task.labels, risk_level=task.risk_level)
         stored: dict[bytes, Slice] = {}
@@ -260,17 +316,35 @@ class Ingest:
     def _reaches_flag_level(self, piece: Slice) -> bool:
         return risk_rank(piece.risk_level) >= self._flag_rank
 
+    def strip(self, page: SlicePage) -> SlicePage:
+        """Return a page of which only risk, labels and times are left.
+
+        Raises:
+            DecryptionError: the page does not open.
+        """
+        slices = [without_words(piece) for piece in self.open_slices(page)]
+        return self._sealed(msgspec.structs.replace(page, written_at=None), slices)
+
     def _pages(self, task_id: str, slices: Sequence[tuple[bytes, Slice]]) -> list[SlicePage]:
         pages = []
+        written_at = self._now() if self._keep_words else None
         for start in range(0, len(slices), _PAGE_SLICES):
             part = slices[start : start + _PAGE_SLICES]
             page = SlicePage(
-                task_id=task_id, first_key=part[0][0], last_key=part[-1][0], slice_count=len(part), body=b""
+                task_id=task_id,
+                first_key=part[0][0],
+                last_key=part[-1][0],
+                slice_count=len(part),
+                body=b"",
+                written_at=written_at,
             )
-            body = msgspec.json.encode([piece for _, piece in part])
-            sealed = self._keyring.seal(body, table="slice_pages", column="body", row=_page_row(page))
-            pages.append(msgspec.structs.replace(page, body=sealed))
+            pages.append(self._sealed(page, [piece for _, piece in part]))
         return pages
+
+    def _sealed(self, page: SlicePage, slices: Sequence[Slice]) -> SlicePage:
+        body = msgspec.json.encode(slices)
+        sealed = self._keyring.seal(body, table="slice_pages", column="body", row=_page_row(page))
+        return msgspec.structs.replace(page, body=sealed)
 
     def _events(self, before: Task, after: Task, merge: Merge) -> list[EventRow]:
         submitted = before.submitted_at is None and after.submitted_at is not None and after.origin == "submitted"

@@ -35,6 +35,7 @@ class Metrics:
                 "quarantined",
                 "malformed",
                 "unknown_token",
+                "erased",
                 "unavailable",
             )
         }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Dialect
 
-REVISION = "0008"  # the newest of migrations/versions
+REVISION = "0010"  # the newest of migrations/versions
 
 # Text in the order of its bytes on both databases: ids are sorted, and labels looked for by prefix.
 String = sa.String().with_variant(sa.String(collation="C"), "postgresql")
@@ -219,7 +219,7 @@ callbacks = sa.Table(
     sa.Column("stated_task_id", String),  # the form's taskId: a hint, not covered by the checksum
     sa.Column("reason", String),
     sa.Column("message", String),
-    sa.Column("content", LargeBinary, nullable=False),  # sealed
+    sa.Column("content", LargeBinary, nullable=False),  # sealed; empty where it is not kept
     sa.Column("size", sa.Integer, nullable=False),  # bytes of the content as it came
     sa.Column("received_at", UtcTime, nullable=False),
 )
@@ -263,7 +263,9 @@ slice_pages = sa.Table(
     sa.Column("last_key", LargeBinary, nullable=False),
     sa.Column("slice_count", sa.Integer, nullable=False),
     sa.Column("body", LargeBinary, nullable=False),  # sealed JSON array of slices
+    sa.Column("written_at", UtcTime),  # none once only risk, labels and times are left
 )
+sa.Index("slice_pages_text", slice_pages.c.written_at, **_partial(slice_pages.c.written_at.is_not(None)))
 
 # The audio of flagged slices of streams, whose links end after half an hour; the bytes lie in a store.
 evidence = sa.Table(
@@ -271,7 +273,7 @@ evidence = sa.Table(
     metadata,
     sa.Column("task_id", String, primary_key=True),
     sa.Column("slice_key", LargeBinary, primary_key=True),  # payloads.slice_key
-    sa.Column("state", String, nullable=False),  # pending | saved | expired | failed
+    sa.Column("state", String, nullable=False),  # pending | saved | expired | failed | erased
     sa.Column("url", LargeBinary, nullable=False),  # sealed
     sa.Column("content_type", String),
     sa.Column("size", BigInteger),  # bytes of the audio
@@ -285,6 +287,7 @@ evidence = sa.Table(
     sa.Column("created_at", UtcTime, nullable=False),
 )
 sa.Index("evidence_due", evidence.c.next_attempt_at, **_partial(evidence.c.next_attempt_at.is_not(None)))
+sa.Index("evidence_kept", evidence.c.created_at, **_partial(evidence.c.state != sa.literal_column("'erased'")))
 
 # What the platform lets the account do, shared by all workers: calls a second, and whether any pass at all.
 limits = sa.Table(
@@ -306,10 +309,11 @@ events = sa.Table(
     sa.Column("type", String, nullable=False),
     sa.Column("task_id", String),
     sa.Column("created_at", UtcTime, nullable=False),
-    sa.Column("data", LargeBinary, nullable=False),  # sealed JSON
+    sa.Column("data", LargeBinary, nullable=False),  # sealed JSON; empty once its task is erased
     sqlite_autoincrement=True,  # a number is never used again: the feed's cursors stay true
 )
 sa.Index("events_type", events.c.type, events.c.seq)
+sa.Index("events_task", events.c.task_id, **_partial(events.c.task_id.is_not(None)))
 
 cursors = sa.Table(
     "cursors",
@@ -388,6 +392,27 @@ delivery_attempts = sa.Table(
     sa.Column("error", String),
     sa.Column("duration_ms", sa.Integer, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What is left of an erased task.
+tombstones = sa.Table(
+    "tombstones",
+    metadata,
+    sa.Column("task_id", String, primary_key=True),
+    sa.Column("token_digest", LargeBinary, unique=True),  # of its address; none for external tasks
+    sa.Column("erased_at", UtcTime, nullable=False),
+    sa.Column("erased_by", String, nullable=False),  # id of the API key
+    sa.Column("finished_at", UtcTime),  # when nothing of it was left in tables, store and log
+)
+sa.Index("tombstones_unfinished", tombstones.c.erased_at, **_partial(tombstones.c.finished_at.is_(None)))
+
+# Tasks that are neither erased nor past any retention.
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("task_id", String, primary_key=True),
+    sa.Column("placed_at", UtcTime, nullable=False),
+    sa.Column("placed_by", String, nullable=False),  # id of the API key
 )
 
 heartbeats = sa.Table(

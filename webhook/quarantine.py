@@ -139,11 +139,13 @@ class Quarantine:
             stated_task_id=claim.stated_task_id,
             reason=diagnosis.reason,
             message=diagnosis.message,
-            content=self._keyring.seal(claim.content, table="callbacks", column="content", row=callback_id),
+            content=self._ingest.sealed_content(callback_id, claim.content),
             size=len(claim.content),
             received_at=claim.received_at,
         )
         with database.transaction() as session:
+            if not address.receiver and task_store.task(session, address.id) is None:
+                return  # it was erased meanwhile
             callback_store.insert_callbacks(session, [row])
             callback_store.trim_quarantine(
                 session,
@@ -162,7 +164,7 @@ class Quarantine:
             The callback as it is afterwards: accepted, unreadable, or still quarantined, for another cause perhaps.
 
         Raises:
-            Conflict: it is not quarantined, or its address is gone.
+            Conflict: it is not quarantined, its content was not kept, or its address is gone.
             NotConfigured, DecryptionError: as `verify`.
         """
         with database.read() as session:
@@ -170,6 +172,8 @@ class Quarantine:
             if callback is None or callback.state != "quarantined":
                 raise NotQuarantined("The callback is not quarantined.")
             address = task_store.address_of(session, callback.address_id)
+        if not callback.content:
+            raise Conflict("The callback's content was not kept, so it cannot be verified again.")
         if address is None:
             raise Conflict("The callback's address no longer exists.")
         claim = Claim(

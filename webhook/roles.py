@@ -21,6 +21,7 @@ class Permission(Enum):
     SEE_RAW = auto()  # callbacks as they came
     MANAGE_KEYS = auto()
     SEE_AUDIT = auto()  # who did what
+    ERASE = auto()  # and hold against it
 
 
 class Role(StrEnum):

@@ -184,6 +184,11 @@ def _days(lowest: int, highest: int) -> Callable[[str], timedelta]:
     return lambda value: timedelta(days=whole(value))
 
 
+def _retention(value: str) -> timedelta | None:
+    """Return None for 0, which is for ever."""
+    return timedelta(days=_whole(0, 3650)(value)) or None
+
+
 def _seconds(lowest: int, highest: int) -> Callable[[str], timedelta]:
     whole = _whole(lowest, highest)
     return lambda value: timedelta(seconds=whole(value))
@@ -506,6 +511,49 @@ class Settings:
         _whole(1, 100),
         default="4",
         mend="Set it to how many slices' audio may be on its way at once, such as 4; each is held in memory.",
+    )
+    zero_retention: bool = _setting(
+        "WEBHOOK_ZERO_RETENTION",
+        _switch,
+        default="off",
+        mend="Set it to on where only risk, labels and times are to be stored of what comes, or to off.",
+    )
+    callbacks_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_CALLBACKS_DAYS",
+        _retention,
+        default="30",
+        mend="Set it to for how many days raw callbacks are kept, such as 30; 0 is for ever.",
+    )
+    quarantined_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_QUARANTINED_DAYS",
+        _retention,
+        default="30",
+        mend="Set it to for how many days callbacks with a wrong checksum are kept, such as 30; 0 is for ever.",
+    )
+    # six months in which a decision can be complained of (Regulation (EU) 2022/2065, Article 20), and a week
+    transcripts_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_TRANSCRIPTS_DAYS",
+        _retention,
+        default="190",
+        mend="Set it to for how many days what was said in slices is kept, such as 190; 0 is for ever.",
+    )
+    evidence_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_EVIDENCE_DAYS",
+        _retention,
+        default="190",
+        mend="Set it to for how many days the audio of flagged slices is kept, such as 190; 0 is for ever.",
+    )
+    events_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_EVENTS_DAYS",
+        _retention,
+        default="30",
+        mend="Set it to for how many days events are kept, such as 30; 0 is for ever.",
+    )
+    deliveries_retention: timedelta | None = _setting(
+        "WEBHOOK_RETENTION_DELIVERIES_DAYS",
+        _retention,
+        default="30",
+        mend="Set it to for how many days deliveries and their attempts are kept, such as 30; 0 is for ever.",
     )
 
     @property

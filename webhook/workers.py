@@ -53,6 +53,9 @@ _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
 _AFTER_FAULT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
+_RETENTION_SECONDS = 60.0  # between looks at what is past its time
+_REMOVAL_SECONDS = 5.0  # and at what was erased
+_REMOVAL_PAUSES = 2.0  # times as long as it took, while there is more of either
 _LEAST_PAUSE_SECONDS = 0.01
 _NO_PLACE_PAUSE = timedelta(seconds=0.25)
 _LANES = {
@@ -94,6 +97,7 @@ class Worker:
         self._more = False  # the last turn left something due
         self._unswept = True  # something changed since deliveries owed before were looked for
         self._swept_at = 0.0
+        self._sweep_again_at = 0.0  # what is past its time
         self._calls: set[asyncio.Task[None]] = set()
         self._calling: Counter[str] = Counter()  # by lane: "submits", "uploads", "queries"
         self._call_again_at: datetime | None = None  # when the platform's limits let more through
@@ -122,6 +126,7 @@ class Worker:
                     self._call_platform,
                     self._watch_streams,
                     self._keep_house,
+                    self._remove,
                     *([self._captures.step] if settings.evidence else []),
                 )
             ]
@@ -331,6 +336,24 @@ class Worker:
             for path in abandoned:
                 if path.name not in owned:
                     path.unlink(missing_ok=True)
+
+    async def _remove(self) -> None:
+        """Take away what was erased or is past its time: a little, and then a pause, so that nobody waits for it."""
+        database, clock_time = self._service.database, asyncio.get_running_loop().time
+        began = clock_time()
+        sweeps = began >= self._sweep_again_at
+        more = False
+        for step in (
+            self._service.erasure.finish_some,
+            self._service.evidence.erase_some,
+            *([self._service.retention.sweep_some] if sweeps else []),
+        ):
+            # not in the thread of the database: a store or a vacuum may take its time
+            more |= await asyncio.to_thread(step, database)
+        if sweeps and not more:
+            self._sweep_again_at = clock_time() + _RETENTION_SECONDS
+        pause = (clock_time() - began) * _REMOVAL_PAUSES if more else _REMOVAL_SECONDS
+        await _wait(self._stopping, pause, clear=False)
 
     @staticmethod
     def _spawn(tasks: set[asyncio.Task[None]], work: Any) -> None:

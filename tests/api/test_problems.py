@@ -38,7 +38,7 @@ def test_a_path_that_is_not_there_is_a_problem_document(client: AppClient, path:
     ("method", "path", "allowed"),
     [
         ("DELETE", "/v1/tasks", {"GET", "POST"}),
-        ("PUT", "/v1/tasks/x", {"GET"}),
+        ("PUT", "/v1/tasks/x", {"GET", "DELETE"}),
         ("POST", "/v1/verdicts", {"GET"}),
         ("OPTIONS", "/v1/subscriptions/x", {"GET", "PATCH", "DELETE"}),
         ("POST", "/livez", {"GET"}),

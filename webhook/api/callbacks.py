@@ -51,13 +51,16 @@ def _list(request: Request, session: Session) -> Answer:
 
 def _show(request: Request, session: Session) -> Answer:
     callback = _found(session, request.path["callback_id"])
-    content = request.service.keyring.open(callback.content, table="callbacks", column="content", row=callback.id)
+    content: str | None = None
+    if callback.content:
+        opened = request.service.keyring.open(callback.content, table="callbacks", column="content", row=callback.id)
+        content = opened.decode()
     return Answer(
         body=_shape(callback)
         | {
             "checksum": callback.checksum,
             "stated_task_id": callback.stated_task_id,
-            "content": content.decode(),
+            "content": content,
         }
     )
 

@@ -21,7 +21,19 @@ from werkzeug.exceptions import HTTPException
 
 from webhook import audit, clock
 from webhook.api import audit as audit_routes
-from webhook.api import callbacks, events, evidence, health, keys, openapi, receivers, subscriptions, tasks, verdicts
+from webhook.api import (
+    callbacks,
+    erasures,
+    events,
+    evidence,
+    health,
+    keys,
+    openapi,
+    receivers,
+    subscriptions,
+    tasks,
+    verdicts,
+)
 from webhook.api.access import Access
 from webhook.api.content import Content
 from webhook.api.docs import PAGE, page_headers
@@ -66,6 +78,7 @@ ROUTES: tuple[Route, ...] = (
     *callbacks.ROUTES,
     *audit_routes.ROUTES,
     *keys.ROUTES,
+    *erasures.ROUTES,
 )
 
 _LOOK_SECONDS = 0.02

@@ -24,7 +24,7 @@ _PROBLEMS = {
     403: "The API key's role, or the networks that it is for, do not allow this.",
     404: "There is no such thing.",
     409: "The thing's present state does not allow this.",
-    410: "The thing is not to be had any more, or never was.",
+    410: "The thing is not to be had any more, or never was; or its task was erased.",
     412: "The content is not the one that If-Match names.",
     413: "The body is too large.",
     415: "The body is not application/json in UTF-8, or is compressed.",

@@ -8,9 +8,10 @@ from webhook import clock, destinations, subscriptions
 from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import subscriptions as schemas
 from webhook.api.schemas.lists import ListQuery
-from webhook.errors import AddressRefused, Conflict, Forbidden, Invalid, NotFound
+from webhook.errors import AddressRefused, Conflict, Forbidden, Gone, Invalid, NotFound
 from webhook.roles import Permission
 from webhook.store import deliveries as delivery_store
+from webhook.store import events as event_store
 from webhook.subscriptions import delivery_shape, subscription_shape
 
 if TYPE_CHECKING:
@@ -150,8 +151,12 @@ def _list_deliveries(request: Request, session: Session) -> Answer:
 
 def _retry(request: Request, session: Session) -> Answer:
     delivery_id = request.path["delivery_id"]
-    if delivery_store.delivery(session, delivery_id) is None:
+    delivery = delivery_store.delivery(session, delivery_id)
+    if delivery is None:
         raise NotFound("There is no such delivery.")
+    event = event_store.events_by_id(session, [delivery.event_id]).get(delivery.event_id)
+    if event is None or not event.data:
+        raise Gone("The event was erased, or is no longer kept, so it cannot be sent again.")
     if not delivery_store.make_due(session, delivery_id, now=clock.now()):
         raise Conflict("The delivery is being attempted right now.")
     delivery = delivery_store.delivery(session, delivery_id)
@@ -266,7 +271,7 @@ ROUTES = (
         summary="Send a delivery again now",
         call=_retry,
         answers={202: schemas.DeliveryOut},
-        errors=(409,),
+        errors=(409, 410),
         audit="delivery.retried",
     ),
 )

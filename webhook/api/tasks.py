@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from webhook.api.routing import Answer, Request, Route
 from webhook.api.schemas import tasks as schemas
-from webhook.clock import from_microseconds, to_microseconds
-from webhook.errors import Invalid, NotFound
+from webhook.clock import from_microseconds, rfc3339, to_microseconds
+from webhook.errors import Gone, Invalid, NotFound
 from webhook.roles import Permission
 from webhook.shapes import stream_shape, task_shape
 from webhook.store import lists as list_store
 from webhook.store import tasks as task_store
+from webhook.store import tombstones as tombstone_store
 from webhook.store.lists import TaskQuery
 from webhook.store.tasks import ACTIVE_STATES, FINAL_STATES, Task
 from webhook.tasks import NewTask
@@ -28,8 +29,11 @@ def found_task(session: Session, task_id: str, *, kind: str | None = None) -> Ta
 
     Raises:
         NotFound: there is none of this id and kind.
+        Gone: it was erased.
     """
     task = task_store.task(session, task_id)
+    if task is None and (erased := tombstone_store.tombstone(session, task_id)) is not None:
+        raise Gone(f"It was erased at {rfc3339(erased.erased_at)}.")
     if task is None or kind not in {None, task.kind}:
         raise NotFound("There is no such task." if kind is None else "There is no such stream.")
     return task
@@ -233,6 +237,7 @@ ROUTES = (
         summary="Show a task",
         call=_show_task,
         answers={200: schemas.TaskOut},
+        errors=(410,),
     ),
     Route(
         method="POST",
@@ -242,7 +247,7 @@ ROUTES = (
         summary="Ask the platform for a task now",
         call=_refresh,
         answers={202: schemas.TaskOut},
-        errors=(409,),
+        errors=(409, 410),
         audit="task.refreshed",
     ),
     Route(
@@ -253,7 +258,7 @@ ROUTES = (
         summary="Cancel a live task",
         call=_cancel_task,
         answers={202: schemas.TaskOut, 200: schemas.TaskOut},
-        errors=(409,),
+        errors=(409, 410),
         audit="task.canceled",
     ),
     Route(
@@ -288,6 +293,7 @@ ROUTES = (
         summary="Show a stream",
         call=_show_stream,
         answers={200: schemas.StreamOut},
+        errors=(410,),
     ),
     Route(
         method="DELETE",
@@ -297,7 +303,7 @@ ROUTES = (
         summary="Cancel a stream's moderation on the platform",
         call=_end_stream,
         answers={202: schemas.StreamOut, 200: schemas.StreamOut},
-        errors=(409,),
+        errors=(409, 410),
         audit="stream.canceled",
     ),
 )

@@ -105,6 +105,7 @@ ROUTES = (
         summary="Show a task's verdict",
         call=_show_verdict,
         answers={200: schemas.VerdictOut},
+        errors=(410,),
     ),
     Route(
         method="GET",
@@ -116,5 +117,6 @@ ROUTES = (
         query=schemas.SliceQuery,
         answers={200: schemas.SlicePage},
         audit="slices.read",
+        errors=(410,),
     ),
 )

@@ -107,6 +107,14 @@ class Database(ABC):
         """
 
     @abstractmethod
+    def scrub(self) -> bool:
+        """Have nothing of deleted rows left beside the tables, as far as the database can; False where it must wait.
+
+        Raises:
+            DatabaseError: it cannot be done now.
+        """
+
+    @abstractmethod
     def size(self) -> int:
         """Return the bytes that it takes on disk."""
 

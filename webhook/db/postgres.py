@@ -7,6 +7,7 @@ import secrets
 import select
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ log = structlog.get_logger()
 _POOL = 10  # the hub of a web process has as many threads
 _POOL_SECONDS = 10
 _CHANNEL = "webhook"
+_VACUUM_SECONDS = 600.0  # between two, each of which looks at all that is new since the one before
+_VACUUM = "VACUUM (SKIP_LOCKED) tasks, task_labels, callbacks, slice_pages, events, evidence"
 _LOOK_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
 _JOIN_SECONDS = 5.0
@@ -104,6 +107,7 @@ class PostgresDatabase(Database):
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = self._engine.execution_options(writing=True)
         conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._vacuum_again_at = 0.0
         self._notices = _Notices(make_conninfo(conninfo, **_CONNECTION))
 
     @override
@@ -118,6 +122,15 @@ class PostgresDatabase(Database):
     @override
     def bell(self) -> socket.socket:
         return self._notices.bell()
+
+    @override
+    def scrub(self) -> bool:
+        """Vacuum what holds content, now and then; the server's own vacuum does the rest."""
+        if time.monotonic() >= self._vacuum_again_at:
+            with self.read() as session:  # which is no transaction here, as VACUUM wants it
+                session.exec_driver_sql(_VACUUM)
+            self._vacuum_again_at = time.monotonic() + _VACUUM_SECONDS
+        return True
 
     @override
     def size(self) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from webhook.db.base import Session
 
 _BUSY_SECONDS = 2.0  # how long a writer waits for another that holds no flock, such as the sqlite3 shell
+_SCRUB_SECONDS = 0.1  # how long all writers wait for readers so that the log can be emptied
 _POOL = 16
 
 # https://sqlite.org/rescode.html: what went wrong, in words for whoever is on call
@@ -95,6 +96,21 @@ class SqliteDatabase(Database):
         """Copy the write-ahead log into the database file, as far as readers allow."""
         with self._translated(), self._engine.connect() as session:
             session.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @override
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, whose old frames hold deleted rows; not while somebody reads by it."""
+        self.checkpoint()  # of most of it, while others write
+        try:
+            with self._turn(), contextlib.closing(self._alone()) as connection:
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise DatabaseError(f"{self.path}: {_sentence(error)}") from error
+        return not busy
+
+    def _alone(self) -> sqlite3.Connection:
+        """Return a connection of its own, which waits for others no longer than all may wait for it."""
+        return sqlite3.connect(self.path, isolation_level=None, timeout=_SCRUB_SECONDS)
 
     @override
     def close(self) -> None:
@@ -259,6 +275,8 @@ def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None
     connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    # https://sqlite.org/pragma.html#pragma_secure_delete: what is deleted or replaced is overwritten
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin(session: Session) -> None:

@@ -24,6 +24,7 @@ from webhook.payloads.results import (
     risk_rank,
     slice_key,
     slice_key_of,
+    without_words,
 )
 from webhook.payloads.tolerant import from_document, whole_number
 
@@ -41,6 +42,7 @@ __all__ = [
     "slice_key",
     "slice_key_of",
     "whole_number",
+    "without_words",
 ]
 
 

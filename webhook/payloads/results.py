@@ -133,6 +133,35 @@ def better(a: Slice, b: Slice) -> Slice:
     return a if weight_a > weight_b else b
 
 
+_TIMES: Final = ("starttimestamp", "starttime", "endtimestamp", "endtime")
+
+
+def without_words(slice_: Slice) -> Slice:
+    """Return a slice of which only risk, labels and times are left: nothing that was said, and no link to it.
+
+    Times of the wrong type stay as they were sent, since the slice is known by them.
+    """
+    extra = {} if slice_.extra is UNSET else {name: slice_.extra[name] for name in slice_.extra if _is_time(name)}
+    results = tuple([_without_words(finding) for finding in slice_.results])
+    return msgspec.structs.replace(slice_, text=None, url=None, results=results, extra=extra or UNSET)
+
+
+def _is_time(name: str) -> bool:
+    return name.lower() in _TIMES
+
+
+def _without_words(finding: Finding) -> Finding:
+    return Finding(
+        label=finding.label,
+        description=None,
+        confidence=finding.confidence,
+        risk_level=finding.risk_level,
+        risk_words=(),
+        custom_hits=(),
+        risk_positions=(),
+    )
+
+
 _TIME_KEY: Final = struct.Struct(">BQ")
 _TIMES_KEY: Final = struct.Struct(">BQBQBQBQ")
 
@@ -146,7 +175,7 @@ def slice_key(slice_: Slice) -> bytes:
     a, b, c, d = times = (slice_.start_timestamp, slice_.start_time, slice_.end_timestamp, slice_.end_time)
     if a is not None and b is not None and c is not None and d is not None:  # as nearly always: in one call
         return _TIMES_KEY.pack(2, a + 2**63, 2, b + 2**63, 2, c + 2**63, 2, d + 2**63)
-    odd = [as_sent(name, slice_.extra) for name in ("starttimestamp", "starttime", "endtimestamp", "endtime")]
+    odd = [as_sent(name, slice_.extra) for name in _TIMES]
     return b"".join([_time_key(*pair) for pair in zip(times, odd, strict=True)])
 
 

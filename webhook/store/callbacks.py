@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.db import alone, for_update
-from webhook.models import callbacks
+from webhook.models import callbacks, holds
 from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from webhook.db import Session
 
@@ -100,6 +100,51 @@ def causes(session: Session) -> list[Cause]:
     return sorted(found, key=lambda cause: (-cause.count, cause.message))
 
 
+def delete_callbacks(session: Session, ids: Collection[str]) -> None:
+    """Forget callbacks."""
+    session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(ids)))
+
+
+def erase_callbacks(session: Session, task_id: str, *, limit: int) -> int:
+    """Delete up to so many callbacks that came to a task's address, or about it to a receiver's; return how many."""
+    ids = [
+        sa.select(callbacks.c.id).where(callbacks.c.address_id == task_id, each) for each in (_QUARANTINED, _VERIFIED)
+    ]
+    ids.append(sa.select(callbacks.c.id).where(callbacks.c.task_id == task_id, sa.text("task_id != address_id")))
+    some = sa.select(sa.union_all(*ids).limit(limit).subquery().c.id)
+    return session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(some))).rowcount
+
+
+def erase_quarantined(session: Session, *, address_id: str, stated_task_id: str) -> None:
+    """Delete the quarantined callbacks of a receiver that say that they are about a task of the platform's."""
+    of_task = (callbacks.c.address_id == address_id, callbacks.c.stated_task_id == stated_task_id)
+    session.execute(sa.delete(callbacks).where(_QUARANTINED, *of_task))
+
+
+def drop_contents(session: Session, *, after: str, before: str, limit: int) -> Sequence[str]:
+    """Drop the content of the next verified callbacks between two ids, but for tasks that are held.
+
+    What tells them from others stays, so that they are known when they come again.
+
+    Returns:
+        The ids of those that were looked at, in order.
+    """
+    statement = sa.select(callbacks.c.id).where(callbacks.c.id > after, callbacks.c.id < before)
+    ids = session.execute(statement.order_by(callbacks.c.id).limit(limit)).scalars().all()
+    if not ids:
+        return ids
+    old = (callbacks.c.id > after, callbacks.c.id <= ids[-1], _VERIFIED, sa.func.length(callbacks.c.content) > 0)
+    session.execute(sa.update(callbacks).where(*old, *_NOT_HELD).values(content=b""))
+    return ids
+
+
+def delete_quarantined(session: Session, *, before: str, limit: int) -> int:
+    """Delete up to so many quarantined callbacks before an id, but for addresses that are held; return how many."""
+    old = (_QUARANTINED, _NOT_ACCEPTED, callbacks.c.id < before, *_NOT_HELD)
+    some = sa.select(callbacks.c.id).where(*old).order_by(callbacks.c.id).limit(limit)
+    return session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(some))).rowcount
+
+
 def callback(session: Session, callback_id: str) -> Callback | None:
     """Return one callback."""
     statement = for_update(session, sa.select(callbacks).where(callbacks.c.id == callback_id))
@@ -144,6 +189,12 @@ _STATES = {state: f"'{state}'" for state in ("accepted", "unreadable", "quaranti
 _NOT_ACCEPTED = callbacks.c.state != sa.literal_column(_STATES["accepted"])
 _QUARANTINED = callbacks.c.state == sa.literal_column(_STATES["quarantined"])
 _VERIFIED = callbacks.c.state != sa.literal_column(_STATES["quarantined"])
+_HELD = sa.select(holds.c.task_id)
+# a quarantined callback's task is its address; others need not have one
+_NOT_HELD = (
+    callbacks.c.address_id.not_in(_HELD),
+    sa.or_(callbacks.c.task_id.is_(None), callbacks.c.task_id.not_in(_HELD)),
+)
 
 
 def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows: int, total_bytes: int) -> None:

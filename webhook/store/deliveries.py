@@ -12,11 +12,11 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.db import for_update, is_postgresql
-from webhook.models import deliveries, delivery_attempts, events, subscriptions
+from webhook.models import deliveries, delivery_attempts, events, holds, subscriptions
 from webhook.store.text import fetch, insert_rows, one_of, run, update_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from webhook.db import Session
 
@@ -349,6 +349,56 @@ def attempts(session: Session, delivery_ids: Iterable[str]) -> dict[str, list[At
     return found
 
 
+def owed_of(session: Session, event_ids: Collection[str]) -> list[Delivery]:
+    """Return what is still owed of these events."""
+    statement = sa.select(deliveries).where(
+        deliveries.c.subscription_id.in_(sa.select(subscriptions.c.id)),  # or there would be no index for it
+        deliveries.c.event_id.in_(event_ids),
+        deliveries.c.state == "pending",
+    )
+    return [_delivery(row) for row in session.execute(for_update(session, statement.order_by(deliveries.c.id)))]
+
+
+def give_up(session: Session, owed: Sequence[Delivery], *, error: str, now: datetime) -> None:
+    """End deliveries without sending them; a last attempt says why."""
+    ended = [(one, one.attempt_count + 1) for one in owed]
+    settle_deliveries(
+        session,
+        [
+            Settled(delivery_id=one.id, state="dead", attempt_count=number, next_attempt_at=None)
+            for one, number in ended
+        ],
+    )
+    said = [
+        Attempt(delivery_id=one.id, number=number, at=now, status=None, error=error, duration_ms=0)
+        for one, number in ended
+    ]
+    insert_attempts(session, said)
+
+
+def delete_deliveries(session: Session, *, after: str, before: str, limit: int) -> Sequence[str]:
+    """Delete the next deliveries between two ids, with their attempts, but for tasks that are held.
+
+    Returns:
+        The ids of those that were looked at, in order.
+    """
+    statement = sa.select(deliveries.c.id, deliveries.c.event_id).where(
+        deliveries.c.id > after, deliveries.c.id < before
+    )
+    found = session.execute(statement.order_by(deliveries.c.id).limit(limit)).all()
+    if not found:
+        return []
+    last = found[-1].id
+    of_held = sa.select(events.c.id).where(
+        events.c.id.in_({row.event_id for row in found}), events.c.task_id.in_(sa.select(holds.c.task_id))
+    )
+    held = set(session.execute(of_held).scalars())
+    kept = [row.id for row in found if row.event_id in held]
+    for column in (delivery_attempts.c.delivery_id, deliveries.c.id):
+        session.execute(sa.delete(column.table).where(column > after, column <= last, column.not_in(kept)))
+    return [row.id for row in found]
+
+
 def make_due(session: Session, delivery_id: str, *, now: datetime) -> bool:
     """Owe a delivery again, from now; return whether there is one that is not just being attempted."""
     statement = (
@@ -367,7 +417,8 @@ def make_failed_due(session: Session, subscription_id: str, *, since: datetime, 
         deliveries.c.state == "dead",
         sa.and_(deliveries.c.state == "pending", deliveries.c.attempt_count > 0, deliveries.c.lease.is_(None)),
     )
-    of_event = sa.and_(events.c.id == deliveries.c.event_id, events.c.created_at >= since)
+    told = sa.func.length(events.c.data) > 0
+    of_event = sa.and_(events.c.id == deliveries.c.event_id, events.c.created_at >= since, told)
     statement = (
         sa.update(deliveries)
         .where(deliveries.c.subscription_id == subscription_id, failed, sa.exists().where(of_event))

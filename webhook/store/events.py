@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from itertools import chain
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.db import is_postgresql
-from webhook.models import events
+from webhook.models import events, holds
 from webhook.store.text import fetch, insert_rows, merged, run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         seq: place in the feed; 0 before it was inserted.
-        data: sealed JSON.
+        data: sealed JSON; empty once its task is erased.
     """
 
     seq: int = 0
@@ -59,9 +59,34 @@ def events_by_id(session: Session, ids: Iterable[str]) -> dict[str, EventRow]:
 
 
 def newest_event(session: Session) -> EventRow | None:
-    """Return the event that was made last."""
-    row = session.execute(sa.select(events).order_by(events.c.seq.desc()).limit(1)).first()
+    """Return the event that was made last, of those that still say something."""
+    told = sa.select(events).where(sa.func.length(events.c.data) > 0)
+    row = session.execute(told.order_by(events.c.seq.desc()).limit(1)).first()
     return None if row is None else EventRow(**row._mapping)  # noqa: SLF001
+
+
+def erase_events(session: Session, task_id: str, *, limit: int) -> list[str]:
+    """Take away what up to so many events of a task say; return their ids. They keep their place in the feed."""
+    told = sa.and_(events.c.task_id == task_id, sa.func.length(events.c.data) > 0)
+    some = sa.select(events.c.seq).where(told).limit(limit)
+    statement = sa.update(events).where(events.c.seq.in_(some)).values(data=b"").returning(events.c.id)
+    return list(session.execute(statement).scalars())
+
+
+def delete_events(session: Session, *, after: int, upto: int, before: datetime, limit: int) -> Sequence[int]:
+    """Delete the next events of a stretch of the feed that were made before a time, but for tasks that are held.
+
+    Returns:
+        The places of those that were looked at, in order.
+    """
+    statement = sa.select(events.c.seq, events.c.created_at).where(events.c.seq > after, events.c.seq <= upto)
+    found = session.execute(statement.order_by(events.c.seq).limit(limit)).all()
+    # events that were made at the same time need not have their places in its order: none is passed over
+    old = [row.seq for row in takewhile(lambda row: row.created_at < before, found)]
+    if old:
+        not_held = sa.or_(events.c.task_id.is_(None), events.c.task_id.not_in(sa.select(holds.c.task_id)))
+        session.execute(sa.delete(events).where(events.c.seq.in_(old), not_held))
+    return old
 
 
 _FIELDS = ", ".join(EventRow.__struct_fields__)

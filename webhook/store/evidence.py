@@ -9,7 +9,7 @@ import msgspec
 import sqlalchemy as sa
 
 from webhook import clock
-from webhook.models import evidence
+from webhook.models import UtcTime, evidence, holds
 from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 PENDING, SAVED, EXPIRED, FAILED = "pending", "saved", "expired", "failed"
+ERASED = "erased"  # to be deleted in the store, and then here; no longer shown
 
 
 class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +27,7 @@ class EvidenceRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         slice_key: `payloads.slice_key` of the slice.
-        state: `pending`, `saved`, `expired` (its link ended first) or `failed`.
+        state: `pending`, `saved`, `expired` (its link ended first), `failed` or `erased`.
         url: sealed link, which lives half an hour from `created_at` at the most.
         size: bytes of the audio.
         object: its name in the store.
@@ -65,8 +66,9 @@ def _written(value: Any) -> Any:
 
 
 def find_evidence(session: Session, task_id: str, slice_key: bytes) -> EvidenceRow | None:
-    """Return one row."""
-    row = session.execute(sa.select(evidence).where(*_is(task_id, slice_key))).first()
+    """Return one row that was not erased."""
+    statement = sa.select(evidence).where(*_is(task_id, slice_key), evidence.c.state != ERASED)
+    row = session.execute(statement).first()
     return None if row is None else EvidenceRow(**row._mapping)  # noqa: SLF001
 
 
@@ -75,7 +77,7 @@ def states(session: Session, task_id: str, slice_keys: Collection[bytes]) -> dic
     if not slice_keys:
         return {}
     statement = sa.select(evidence.c.slice_key, evidence.c.state).where(
-        evidence.c.task_id == task_id, evidence.c.slice_key.in_(slice_keys)
+        evidence.c.task_id == task_id, evidence.c.slice_key.in_(slice_keys), evidence.c.state != ERASED
     )
     return {row.slice_key: row.state for row in session.execute(statement)}
 
@@ -148,8 +150,58 @@ _SAVED_DIRECTLY = (evidence.c.state == SAVED, evidence.c.data_key_id.is_(None))
 
 def count_pending(session: Session) -> int:
     """Return how many slices' audio is still to be saved."""
-    statement = sa.select(sa.func.count()).where(evidence.c.next_attempt_at.is_not(None))
+    statement = sa.select(sa.func.count()).where(evidence.c.next_attempt_at.is_not(None), evidence.c.state == PENDING)
     return session.execute(statement).scalar_one()
+
+
+def erase_evidence(session: Session, task_id: str, *, now: datetime, limit: int) -> int:
+    """Have up to so many of a task's audio deleted; return how many."""
+    some = sa.select(*_KEY).where(evidence.c.task_id == task_id, _KEPT).limit(limit)
+    return _erase(session, some, now=now)
+
+
+def erase_old(session: Session, *, before: datetime, now: datetime, limit: int) -> int:
+    """Have up to so many audio deleted that was wanted before a time, but for tasks that are held; return how many."""
+    old = (_KEPT, evidence.c.created_at < before, evidence.c.task_id.not_in(sa.select(holds.c.task_id)))
+    return _erase(session, sa.select(*_KEY).where(*old).order_by(evidence.c.created_at).limit(limit), now=now)
+
+
+def _erase(session: Session, some: sa.Select[tuple[str, bytes]], *, now: datetime) -> int:
+    """Mark rows as erased. Who captures one may write into the store until its lease ends, so it lies due till then."""
+    due = sa.case((evidence.c.lease_until > now, evidence.c.lease_until), else_=sa.literal(now, UtcTime))
+    told = dict.fromkeys(("content_type", "size", "reason", "lease", "lease_until"))
+    statement = sa.update(evidence).where(sa.tuple_(*_KEY).in_(some))
+    return session.execute(statement.values(state=ERASED, url=b"", next_attempt_at=due, **told)).rowcount
+
+
+def erased_evidence(session: Session, *, now: datetime, limit: int) -> list[EvidenceRow]:
+    """Return what is to be deleted in the store now."""
+    due = sa.select(evidence).where(evidence.c.state == ERASED, evidence.c.next_attempt_at <= now)
+    rows = session.execute(due.order_by(evidence.c.next_attempt_at).limit(limit))
+    return [EvidenceRow(**row._mapping) for row in rows]  # noqa: SLF001
+
+
+def delete_erased(session: Session, rows: Iterable[EvidenceRow]) -> None:
+    """Forget audio that was deleted in the store."""
+    for row in rows:
+        session.execute(sa.delete(evidence).where(*_is(row.task_id, row.slice_key), evidence.c.state == ERASED))
+
+
+def put_off_erased(session: Session, row: EvidenceRow, *, until: datetime) -> None:
+    """Try to delete audio in the store again later."""
+    which = (*_is(row.task_id, row.slice_key), evidence.c.state == ERASED)
+    session.execute(sa.update(evidence).where(*which).values(next_attempt_at=until))
+
+
+def has_evidence(session: Session, task_id: str) -> bool:
+    """Return whether there is audio of a task, be it only to be deleted."""
+    return (
+        session.execute(sa.select(evidence.c.state).where(evidence.c.task_id == task_id).limit(1)).first() is not None
+    )
+
+
+_KEY = (evidence.c.task_id, evidence.c.slice_key)
+_KEPT = evidence.c.state != sa.literal_column(f"'{ERASED}'")  # in the words of the index
 
 
 def _is(task_id: str, slice_key: bytes) -> tuple[sa.ColumnElement[bool], ...]:
@@ -159,6 +211,7 @@ def _is(task_id: str, slice_key: bytes) -> tuple[sa.ColumnElement[bool], ...]:
 def _due(now: datetime, *, unleased_at: datetime | None = None) -> tuple[sa.ColumnElement[bool], ...]:
     free_at = unleased_at or now
     return (
+        evidence.c.state == PENDING,
         evidence.c.next_attempt_at <= now,
         sa.or_(evidence.c.lease_until.is_(None), evidence.c.lease_until <= free_at),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
 
-from webhook.models import slice_pages
+from webhook import clock
+from webhook.models import holds, slice_pages
 from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ class SlicePage(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first_key, last_key: `payloads.slice_key` of the first and last slice.
         body: sealed JSON array of the slices, in order.
+        written_at: None where only risk, labels and times are left.
     """
 
     task_id: str
@@ -29,11 +32,18 @@ class SlicePage(msgspec.Struct, frozen=True, kw_only=True):
     last_key: bytes
     slice_count: int
     body: bytes
+    written_at: datetime | None
 
 
 def insert_pages(session: Session, pages: Iterable[SlicePage]) -> None:
     """Insert pages; their ranges must not overlap any that is there."""
-    insert_rows(session, slice_pages, SlicePage.__struct_fields__, [msgspec.structs.astuple(page) for page in pages])
+    values = [(*msgspec.structs.astuple(page)[:-1], _written(page.written_at)) for page in pages]
+    insert_rows(session, slice_pages, SlicePage.__struct_fields__, values)
+
+
+def _written(time: datetime | None) -> int | None:
+    """Return a time as the database keeps it."""
+    return None if time is None else clock.to_microseconds(time)
 
 
 def delete_pages(session: Session, pages: Iterable[SlicePage]) -> None:
@@ -75,6 +85,35 @@ def pages(session: Session, task_id: str, *, after: bytes | None = None) -> Iter
             page = SlicePage(**row._mapping)  # noqa: SLF001
             key = page.last_key
             yield page
+
+
+def old_pages(session: Session, *, before: datetime, limit: int) -> list[SlicePage]:
+    """Return pages that have had their text since before a time, the oldest first; none of tasks that are held."""
+    old = slice_pages.c.written_at < before
+    held = slice_pages.c.task_id.in_(sa.select(holds.c.task_id))
+    statement = sa.select(slice_pages).where(old, ~held).order_by(slice_pages.c.written_at).limit(limit)
+    return [SlicePage(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
+
+
+def rewrite_page(session: Session, page: SlicePage, *, was: datetime | None) -> None:
+    """Write another body of a page's slices, unless it was written since.
+
+    Args:
+        was: its `written_at` before.
+    """
+    is_page = (slice_pages.c.task_id == page.task_id, slice_pages.c.first_key == page.first_key)
+    statement = sa.update(slice_pages).where(*is_page, slice_pages.c.written_at == was)
+    session.execute(statement.values(body=page.body, written_at=page.written_at))
+
+
+def erase_pages(session: Session, task_id: str, *, limit: int) -> int:
+    """Delete up to so many of a task's pages; return how many."""
+    some = sa.select(slice_pages.c.first_key).where(slice_pages.c.task_id == task_id)
+    keys = session.execute(some.order_by(slice_pages.c.first_key).limit(limit)).scalars().all()
+    if not keys:
+        return 0
+    these = slice_pages.c.first_key.between(keys[0], keys[-1])
+    return session.execute(sa.delete(slice_pages).where(slice_pages.c.task_id == task_id, these)).rowcount
 
 
 _READ_AHEAD = 10  # pages of a stream hold what one callback brought

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from webhook import clock
 from webhook.db import for_update, is_postgresql, is_writing
-from webhook.models import receivers, task_labels, tasks, to_json
+from webhook.models import holds, receivers, task_labels, tasks, to_json
 from webhook.store.text import fetch, insert_rows, one_of, run, update_rows, upsert
 
 if TYPE_CHECKING:
@@ -165,10 +165,10 @@ def insert_task(session: Session, task: Task) -> bool:
     return upsert(session, tasks, msgspec.structs.asdict(task), keep=True)
 
 
-def insert_tasks(session: Session, rows: Iterable[Task]) -> None:
-    """Insert tasks; those that are there stay as they are."""
+def insert_tasks(session: Session, rows: Iterable[Task]) -> int:
+    """Insert tasks, and return how many; those that are there stay as they are."""
     values = [_values(row, Task.__struct_fields__) for row in rows]
-    insert_rows(session, tasks, Task.__struct_fields__, values, known=True)
+    return insert_rows(session, tasks, Task.__struct_fields__, values, known=True)
 
 
 def task(session: Session, task_id: str) -> Task | None:
@@ -264,6 +264,31 @@ def _label_rows(task: Task) -> Iterable[tuple[Any, ...]]:
         return ()
     listed_by = (task.kind, task.service, task.risk_level or NO_LEVEL, clock.to_microseconds(task.updated_at), task.id)
     return ((label.label, *listed_by) for label in task.labels)
+
+
+def delete_task(session: Session, gone: Task) -> None:
+    """Delete a task, and what its labels note; what it has brought is in tables of its own."""
+    move = sorted(_label_rows(gone))
+    if move:
+        run(session, _FORGET_LABEL, move)
+    session.execute(sa.delete(tasks).where(tasks.c.id == gone.id))
+
+
+def erasable_tasks(session: Session, data_id: str, *, limit: int) -> list[Task]:
+    """Return up to so many tasks of this `data_id` that are over and not held, the first made first."""
+    over = sa.or_(tasks.c.origin != "submitted", tasks.c.state.not_in(ACTIVE_STATES))
+    held = tasks.c.id.in_(sa.select(holds.c.task_id))
+    statement = sa.select(tasks).where(tasks.c.data_id == data_id, over, ~held)
+    statement = statement.order_by(tasks.c.created_at, tasks.c.id).limit(limit)
+    return [_task(row) for row in session.execute(for_update(session, statement))]
+
+
+def count_of_data(session: Session, data_id: str) -> tuple[int, int]:
+    """Return how many tasks of this `data_id` are held, and how many others are not over."""
+    held = sa.select(holds.c.task_id)
+    of_data = sa.select(sa.func.count()).where(tasks.c.data_id == data_id)
+    running = of_data.where(tasks.c.origin == "submitted", tasks.c.state.in_(ACTIVE_STATES), tasks.c.id.not_in(held))
+    return session.execute(of_data.where(tasks.c.id.in_(held))).scalar_one(), session.execute(running).scalar_one()
 
 
 NO_LEVEL = ""  # in `task_labels`, whose columns cannot be NULL

@@ -28,11 +28,11 @@ class CallbackOut(Out):
 
 
 class CallbackContentOut(CallbackOut):
-    """A callback with what came in it."""
+    """A callback with what came in it; `content` is null where it was not kept, or no longer is."""
 
     checksum: str
     stated_task_id: str | None
-    content: str
+    content: str | None
 
 
 class CallbackPage(Page):
