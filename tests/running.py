@@ -73,13 +73,19 @@ def run(
 
 
 class Command:
-    """A command of `webhook` that goes on until it is told to stop; its log is a file."""
+    """A command of `webhook` that goes on until it is told to stop; its log is a file.
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], log: Path) -> None:
+    Args:
+        module: what is run in place of `webhook`, with arguments of its own.
+    """
+
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str], log: Path, module: Sequence[str] = ("webhook",)
+    ) -> None:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "webhook", *arguments], env=dict(env), stdout=output, stderr=output
+                [sys.executable, "-m", *module, *arguments], env=dict(env), stdout=output, stderr=output
             )
         self.pid = self._process.pid
 
@@ -139,13 +145,15 @@ class Running(HttpClient):
 
     Args:
         directory: where the database and the log are.
+        module: what is run in place of `webhook`, with arguments of its own.
         variables: settings beside those of `environment`.
     """
 
-    def __init__(self, directory: Path, **variables: str) -> None:
+    def __init__(self, directory: Path, *, module: Sequence[str] = ("webhook",), **variables: str) -> None:
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self.directory = directory
+        self._module = module
         self.variables: dict[str, str] = {
             "WEBHOOK_BIND": f"127.0.0.1:{port}",
             "WEBHOOK_PUBLIC_URL": self.url,
@@ -156,9 +164,13 @@ class Running(HttpClient):
     def start(self, **variables: str) -> None:
         """Start it, with other settings perhaps, and wait until it takes callbacks."""
         self.variables |= variables
-        env = environment(self.directory, **self.variables)
-        self.command = Command("serve", env=env, log=self.directory / "log")
+        self.launch()
         until(self._is_ready, seconds=30)
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        env = environment(self.directory, **self.variables)
+        self.command = Command("serve", env=env, log=self.directory / "log", module=self._module)
 
     def _is_ready(self) -> bool:
         assert self.command.is_alive(), self.command.log
