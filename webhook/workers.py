@@ -23,7 +23,7 @@ from webhook.attempts import Attempts
 from webhook.captures import Captures
 from webhook.claims import Room, Step
 from webhook.db import alone
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseError, ServiceError
 from webhook.grants import Places
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
@@ -55,6 +55,8 @@ _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others ar
 _KEEP_ANSWERS = timedelta(hours=24)
 _LEAST_PAUSE_SECONDS = 0.01
 _NO_PLACE_PAUSE = timedelta(seconds=0.25)
+# The second is what an extension module, or the interpreter itself, makes of the first.
+_RUINOUS = (MemoryError, SystemError)
 _LANES = {
     Step.UPLOAD: "uploads",
     Step.SUBMIT: "submits",
@@ -83,6 +85,7 @@ class Worker:
             thread_name_prefix="platform",
         )
         self._stopping = asyncio.Event()
+        self._is_ruined = False
         self._deliver_now = asyncio.Event()
         self._call_now = asyncio.Event()
         self._attempts = Attempts(
@@ -106,7 +109,11 @@ class Worker:
         self._wake()
 
     async def run(self) -> None:
-        """Run until told to stop."""
+        """Run until told to stop.
+
+        Raises:
+            ServiceError: it ran out of memory, and must be started anew.
+        """
         settings = self._service.settings
         transports = Transports(
             self._service.address_policy,
@@ -137,6 +144,8 @@ class Worker:
             await self._take_turn(sweep=False)  # what has been sent is noted, or it would be sent again
         self._database_thread.shutdown()
         self._platform_threads.shutdown(wait=False, cancel_futures=True)
+        if self._is_ruined:
+            raise ServiceError("The worker ran out of memory.")
 
     async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat one loop's step; a fault is logged and does not end it."""
@@ -146,9 +155,17 @@ class Worker:
             except DatabaseError as error:
                 log.warning("The worker cannot use the database; it tries again.", error=str(error))
                 await asyncio.sleep(_AFTER_FAULT_SECONDS)
+            except _RUINOUS as error:
+                self._give_up(error)
             except Exception:
                 log.exception("A worker's step failed; it is tried again.")
                 await asyncio.sleep(_AFTER_FAULT_SECONDS)
+
+    def _give_up(self, error: Exception) -> None:
+        """End, to be started anew: what was half-done when memory ran out, as a load of the SDK, would stay so."""
+        log.error("The worker ran out of memory; it ends, to be started again.", exc_info=error)
+        self._is_ruined = True
+        self.stop()
 
     async def _in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = functools.partial(function, *args, **kwargs)
@@ -285,6 +302,8 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
         except DatabaseError as error:
             log.warning("A call of the platform could not be settled.", task=call.task.id, error=str(error))
+        except _RUINOUS as error:
+            self._give_up(error)
         except Exception:
             log.exception("A call of the platform failed.", task=call.task.id)
         finally:
