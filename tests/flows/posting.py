@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ANSWERS = {200, 503}  # to an authentic callback: it is on disk, or it is our own trouble
 _ANSWERS_TO_FORGED = {403, 503}
 _OFTEN = 0.2  # of the callbacks that were answered are sent again: an answer may be lost
+_USUAL, _LONG_TEXT = 0.97, 30_000  # the others are of up to a megabyte, and take another way
 _PAUSE_SECONDS = 0.02  # before a callback is sent again
 
 
@@ -121,9 +122,10 @@ class Posting:
 
     def _next(self, dice: random.Random) -> Sent:
         task_id = f"t-{next(self._numbers)}"
+        lengths = [10, 300] if dice.random() < _USUAL else [_LONG_TEXT]
         slices = [
             piece(
-                at * 10, risk=dice.choice(["none", "none", "none", "medium", "high"]), text="x" * dice.choice([10, 300])
+                at * 10, risk=dice.choice(["none", "none", "none", "medium", "high"]), text="x" * dice.choice(lengths)
             )
             for at in range(dice.choice([1, 3, 10, 40]))
         ]
