@@ -39,7 +39,15 @@ def main() -> int:
             server = PostgresServer(Path(stack.enter_context(tempfile.TemporaryDirectory())))
             stack.callback(server.stop)
         tally = laps.run(
-            rounds=asked.rounds, seed=asked.seed, kinds=kinds, server=server, first=asked.first, logs=asked.logs
+            rounds=asked.rounds,
+            seed=asked.seed,
+            kinds=kinds,
+            server=server,
+            first=asked.first,
+            logs=asked.logs,
+            after_lap=lambda so_far: print(
+                f"{so_far.rounds} rounds, {len(so_far.violations)} violations", file=sys.stderr
+            ),
         )
     print(f"seed {asked.seed}, {asked.server}: {tally}")
     for violation in tally.violations:

@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from tests.flows.agreement import Submission
     from tests.postgres_server import PostgresServer
 
 LAP_ROUNDS = 15
 SENDERS = 2
-RUNNING_SECONDS = 0.3  # after which a stream runs, most often
+RUNNING_SECONDS = 1.0  # by which a stream runs, or something stands in its way
 TIMES_OTHERS = 3  # what is not a kill differs by its dice, too
 SETTLED_SECONDS = 60
 PATIENCE_SECONDS = 5
@@ -187,9 +189,17 @@ class Lap:
         if waiting is not None:
             self._submitter.cancel(waiting)
         self._submitter.submit(dice, "stream", dice.choice(STREAMS))
-        threading.Event().wait(RUNNING_SECONDS)
         if running is not None:
+            with suppress(AssertionError):
+                until(lambda: self._is_submitted(running), seconds=RUNNING_SECONDS)
             self._submitter.cancel(running)
+
+    def _is_submitted(self, one: Submission) -> bool:
+        try:
+            reply = self._service.get(f"/v1/streams/{one.task_id}")
+        except requests.RequestException:
+            return False
+        return reply.status == 200 and bool(reply.json["state"] != "queued")
 
     def _rotate(self) -> None:
         path = f"/v1/subscriptions/{self._world.subscription}/rotate-secret"
@@ -284,6 +294,7 @@ def run(
     first: int = 0,
     lying: bool = False,
     logs: Path | None = None,
+    after_lap: Callable[[Tally], None] = lambda _: None,
 ) -> Tally:
     """Run rounds, some in each lap.
 
@@ -291,6 +302,7 @@ def run(
         first: number of the first round, which decides its fault.
         lying: what is run is dishonest, so that something must be found.
         logs: where the logs of laps go in which something was found.
+        after_lap: is told what was done so far.
     """
     tally = Tally()
     end = first + rounds
@@ -307,4 +319,5 @@ def run(
                 kept = f", log {world.keep_log(logs, f'rounds-{start}.log')}" if logs else ""
                 place = f"rounds {numbers[0]} to {numbers[-1]} (--first {start} --rounds {len(numbers)}{kept})"
                 tally.violations += [f"{place}: {each}" for each in found]
+        after_lap(tally)
     return tally
