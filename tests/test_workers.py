@@ -309,3 +309,15 @@ def test_a_worker_that_has_run_out_of_memory_ends_to_be_started_anew(client: App
         client.made("/v1/streams", {**STREAM, "live_id": f"room-{next(_numbers)}"})
         with pytest.raises(ServiceError, match="out of memory"):
             asyncio.run(asyncio.wait_for(Worker(service, make).run(), 30))
+
+
+def test_a_probe_that_cannot_be_settled_is_told_as_a_call_is(service: Service) -> None:
+    class Platform:
+        def probe(self, **_: Any) -> None:
+            raise DatabaseError("away")
+
+    client: Any = Platform()
+    with capture_logs() as logged:
+        asyncio.run(Worker(service, None)._probe(client, "submits"))
+    [line] = logged
+    assert (line["log_level"], line["error"], line["limit"]) == ("warning", "away", "submits")

@@ -299,13 +299,7 @@ class Worker:
             self._service.calls.carry_out(self._service.database.transaction, client, call=call)
 
         try:
-            await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
-        except DatabaseError as error:
-            log.warning("A call of the platform could not be settled.", task=call.task.id, error=str(error))
-        except _RUINOUS as error:
-            self._give_up(error)
-        except Exception:
-            log.exception("A call of the platform failed.", task=call.task.id)
+            await self._carry_out(carry_out, task=call.task.id)
         finally:
             self._calling[_LANES[call.step]] -= 1
         self._wake()
@@ -314,8 +308,19 @@ class Worker:
         def carry_out() -> None:
             self._service.calls.probe(self._service.database.transaction, client, limit=limit)
 
-        await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
+        await self._carry_out(carry_out, limit=limit)
         self._wake()
+
+    async def _carry_out(self, call: Callable[[], None], **concerns: str) -> None:
+        """Make a call in one of the platform's threads; a fault in it ends nothing else."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._platform_threads, call)
+        except DatabaseError as error:
+            log.warning("A call of the platform could not be settled.", error=str(error), **concerns)
+        except _RUINOUS as error:
+            self._give_up(error)
+        except Exception:
+            log.exception("A call of the platform failed.", **concerns)
 
     async def _watch_streams(self) -> None:
         """Notice streams that bring nothing."""
