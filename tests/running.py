@@ -116,7 +116,7 @@ class Command:
 
     def kill(self) -> list[int]:
         """End every process of it by SIGKILL, as a machine that loses its power does; return their pids."""
-        pids = self.pids()
+        pids = self.pids() if self.is_alive() else []  # the pid of one that has ended may be another's by now
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

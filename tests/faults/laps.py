@@ -131,6 +131,8 @@ class Lap:
                 wrong += [f"round {number} ({name}): {each}" for each in found]
                 if found:
                     break  # what it has left behind would be found again
+            if self._submitter.given_up.is_set():
+                reader.given_up.set()
             if not wrong:
                 wrong += self._settle()
         feed = self._service.feed(limit=200) if not wrong else []
@@ -167,7 +169,8 @@ class Lap:
                 if recovered:
                     each.result()
         if not recovered:
-            return [f"the service did not recover within {RECOVERED_SECONDS} s"]
+            told = self._service.command.log[-1000:]
+            return [f"the service did not recover within {RECOVERED_SECONDS} s; its log ends in {told}"]
         self._posting.send_again(dice, share=0.0)
         wrong = [*self._posting.violations, *self._submitter.violations]
         wrong += self._posting.compare_verdicts(self._service)

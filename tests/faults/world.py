@@ -210,7 +210,6 @@ class World:
     def _is_whole(self) -> bool:
         if not self.service.command.is_alive():
             self.revived += 1
-            self.service.command.kill()
             self.service.launch()
         try:
             reply = self.service.get("/readyz", key=NO_KEY)

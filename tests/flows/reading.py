@@ -25,11 +25,12 @@ class Reader:
 
     Attributes:
         seen: the ids of events, as they came.
+        given_up: set where nobody answers any more.
     """
 
     def __init__(self, ask: Callable[[], Client]) -> None:
         self._ask = ask
-        self._read_all, self._given_up = threading.Event(), threading.Event()
+        self._read_all, self.given_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._read, name="reader")
         self.seen: list[str] = []
 
@@ -38,18 +39,14 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # nobody may be there who answers
-            self._given_up.set()
-        self.finish()
-
-    def finish(self) -> None:
-        """Read what is there, and no further."""
+        if kind is not None:
+            self.given_up.set()
         self._read_all.set()
         self._thread.join()
 
     def _read(self) -> None:
         after: dict[str, str] = {}
-        while not self._given_up.is_set():
+        while not self.given_up.is_set():
             last = self._read_all.is_set()
             with suppress(requests.RequestException):
                 reply = self._ask().get("/v1/events", wait=0 if last else _WAIT_SECONDS, **after)
@@ -59,4 +56,4 @@ class Reader:
                     if last and not reply.json["items"]:
                         return
                     continue
-            self._given_up.wait(_PAUSE_SECONDS)
+            self.given_up.wait(_PAUSE_SECONDS)
