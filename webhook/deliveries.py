@@ -279,7 +279,7 @@ class Deliveries:
         lease: str,
         audience: dict[str, Member],
     ) -> None:
-        """Note what became of attempts; of one whose lease has ended, or that was made twice, the later changes nothing."""
+        """Note what became of attempts; one whose lease has ended, or that was made twice, changes nothing any more."""
         if not settlements:
             return
         held = delivery_store.held(session, [one.delivery.id for one in settlements], lease=lease)

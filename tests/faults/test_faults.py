@@ -15,7 +15,7 @@ from tests.faults.launch import find
 from tests.faults.points import ALL_POINTS, HURRIED
 from tests.postgres_server import PostgresServer, needs_programs
 
-ROUNDS, SERVER_ROUNDS = 5, 3
+ROUNDS, SERVER_ROUNDS = 4, 3
 
 
 @pytest.mark.parametrize("name", ALL_POINTS)
