@@ -76,14 +76,16 @@ class Command:
     """A command of `webhook` that goes on until it is told to stop; its log is a file.
 
     Args:
-        module: what is run in its place.
+        module: what is run in place of `webhook`, with arguments of its own.
     """
 
-    def __init__(self, *arguments: str, env: Mapping[str, str], log: Path, module: str = "webhook") -> None:
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str], log: Path, module: Sequence[str] = ("webhook",)
+    ) -> None:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments], env=dict(env), stdout=output, stderr=output
+                [sys.executable, "-m", *module, *arguments], env=dict(env), stdout=output, stderr=output
             )
         self.pid = self._process.pid
 
@@ -114,7 +116,7 @@ class Command:
 
     def kill(self) -> list[int]:
         """End every process of it by SIGKILL, as a machine that loses its power does; return their pids."""
-        pids = self.pids()
+        pids = self.pids() if self.is_alive() else []  # the pid of one that has ended may be another's by now
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -143,11 +145,11 @@ class Running(HttpClient):
 
     Args:
         directory: where the database and the log are.
-        module: what is run in place of `webhook`.
+        module: what is run in place of `webhook`, with arguments of its own.
         variables: settings beside those of `environment`.
     """
 
-    def __init__(self, directory: Path, *, module: str = "webhook", **variables: str) -> None:
+    def __init__(self, directory: Path, *, module: Sequence[str] = ("webhook",), **variables: str) -> None:
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
         self.directory = directory
@@ -162,9 +164,13 @@ class Running(HttpClient):
     def start(self, **variables: str) -> None:
         """Start it, with other settings perhaps, and wait until it takes callbacks."""
         self.variables |= variables
+        self.launch()
+        until(self._is_ready, seconds=30)
+
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
         env = environment(self.directory, **self.variables)
         self.command = Command("serve", env=env, log=self.directory / "log", module=self._module)
-        until(self._is_ready, seconds=30)
 
     def _is_ready(self) -> bool:
         assert self.command.is_alive(), self.command.log

@@ -320,6 +320,24 @@ def test_a_settlement_after_the_lease_ended_changes_nothing(bench: Bench) -> Non
     assert [one.status for one in bench.attempts(delivery)] == [204]
 
 
+def test_what_was_claimed_twice_since_the_clock_leapt_is_settled_once(bench: Bench) -> None:
+    subscription, _ = bench.subscribe()
+    bench.publish()
+    first = bench.turn().claims
+    bench.clock.advance(seconds=20)
+    second = bench.turn().claims
+    assert [claim.delivery.id for claim in second] == [claim.delivery.id for claim in first]
+    bench.attempt(first + second, Transport(500, 204))
+    bench.turn()
+    bench.clock.advance(seconds=20)
+    bench.attempt(bench.turn().claims, Transport(204))
+    bench.attempt(first, Transport(204))  # the last to end is one of the first
+    bench.turn()
+    (delivery,) = bench.owed(subscription)
+    assert delivery.state == "delivered"
+    assert [one.status for one in bench.attempts(delivery)] == [500, 204]
+
+
 def test_a_subscription_has_no_more_in_flight_than_its_share_and_the_others_go_on(bench: Bench) -> None:
     hung, _ = bench.subscribe("http://127.0.0.1:9/hung")
     bench.subscribe("http://127.0.0.1:9/quick")

@@ -7,6 +7,8 @@ import io
 import logging
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -145,3 +147,12 @@ def test_what_a_loop_forgets_is_logged_without_its_arguments(shown: io.StringIO)
     asyncio.run(scenario())
     assert "builtins.ValueError" in shown.getvalue()
     assert CANARY not in shown.getvalue()
+
+
+def test_a_log_whose_disk_is_full_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - it cannot even be closed without an error
+    monkeypatch.setattr(sys, "stderr", full)
+    logs.configure("info")
+    structlog.get_logger().error("The disk is full.", size=100_000 * "x")
+    with suppress(OSError):
+        full.close()

@@ -17,6 +17,7 @@ from webhook.platform_client import PlatformClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.platform import Platform
 
@@ -163,3 +164,18 @@ def test_the_sdk_logs_nothing(calls: PlatformClient, platform: Platform, caplog:
     own = logging.getLogger("darabonba-core")
     assert not own.propagate
     assert [handler for handler in own.handlers if type(handler) is logging.StreamHandler] == []
+
+
+def test_a_load_of_the_sdk_that_failed_leaves_nothing_of_it_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "alibabacloud_of_a_test"
+    package.mkdir()
+    (package / "part.py").write_text("")
+    whole = "import alibabacloud_of_a_test.part\n"
+    (package / "__init__.py").write_text(f"{whole}raise OSError(24, 'Too many open files')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(OSError, match="Too many open files"):
+        platform_client._sdk(package.name)
+    (package / "__init__.py").write_text(whole)
+    assert platform_client._sdk(package.name).part

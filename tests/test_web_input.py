@@ -49,7 +49,7 @@ class Apart(NamedTuple):
 def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apart]:
     # the same port at another address: neither the port alone nor a Host can tell the two apart
     directory = tmp_path_factory.mktemp("apart")
-    api = Running(directory, module="tests.impatient", **tracing())
+    api = Running(directory, module=("tests.impatient",), **tracing())
     callbacks = HttpClient(api.url.replace("127.0.0.1", "127.0.0.2"))
     bind = callbacks.url.removeprefix("http://")
     api.start(WEBHOOK_CALLBACK_BIND=bind, WEBHOOK_PUBLIC_URL=callbacks.url)

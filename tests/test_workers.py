@@ -16,7 +16,7 @@ from tests.clients import AppClient
 from tests.waiting import until
 from webhook import clock
 from webhook.app import create_app
-from webhook.errors import DatabaseError, PlatformRefused
+from webhook.errors import DatabaseError, PlatformRefused, ServiceError
 from webhook.store import keys as key_store
 from webhook.store.keys import StoredAnswer
 from webhook.workers import Worker
@@ -294,3 +294,30 @@ def test_the_worker_shows_that_it_is_alive_and_forgets_old_answers(client: AppCl
     with working(service):
         until(lambda: kept() is None)
         until(lambda: client.shown("/readyz")["dependencies"]["worker"] == "ok")
+
+
+def test_a_worker_that_has_run_out_of_memory_ends_to_be_started_anew(client: AppClient, service: Service) -> None:
+    class Platform:
+        def submit(self, **_: Any) -> str:
+            raise MemoryError
+
+    def make_client() -> Any:
+        raise SystemError("error return without exception set")  # what the interpreter made of it
+
+    makers: tuple[Callable[[], Any], ...] = (Platform, make_client)
+    for make in makers:
+        client.made("/v1/streams", {**STREAM, "live_id": f"room-{next(_numbers)}"})
+        with pytest.raises(ServiceError, match="out of memory"):
+            asyncio.run(asyncio.wait_for(Worker(service, make).run(), 30))
+
+
+def test_a_probe_that_cannot_be_settled_is_told_as_a_call_is(service: Service) -> None:
+    class Platform:
+        def probe(self, **_: Any) -> None:
+            raise DatabaseError("away")
+
+    client: Any = Platform()
+    with capture_logs() as logged:
+        asyncio.run(Worker(service, None)._probe(client, "submits"))
+    [line] = logged
+    assert (line["log_level"], line["error"], line["limit"]) == ("warning", "away", "submits")

@@ -288,7 +288,7 @@ class Deliveries:
         lease: str,
         audience: dict[str, Member],
     ) -> None:
-        """Note what became of attempts; one whose lease has ended meanwhile is somebody else's now."""
+        """Note what became of attempts; one whose lease has ended, or that was made twice, changes nothing any more."""
         if not settlements:
             return
         held = delivery_store.held(session, [one.delivery.id for one in settlements], lease=lease)
@@ -297,9 +297,10 @@ class Deliveries:
         # in one order for all workers, or two could wait for each other's subscriptions
         for settlement in sorted(settlements, key=lambda one: one.delivery.subscription_id):
             delivery, outcome = settlement.delivery, settlement.outcome
-            if delivery.id not in held:
+            if held.get(delivery.id) != delivery.attempt_count:
                 continue
-            number = delivery.attempt_count + 1
+            # one that was claimed twice, since the clock leapt past its lease, is settled once
+            number = held[delivery.id] = delivery.attempt_count + 1
             state, due = self._next(settlement)
             settled.append(Settled(delivery_id=delivery.id, state=state, attempt_count=number, next_attempt_at=due))
             attempts.append(

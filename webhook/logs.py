@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -20,6 +21,7 @@ from webhook.errors import ServiceError
 if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
+    from typing import TextIO
 
 log = structlog.get_logger()
 
@@ -42,7 +44,7 @@ def configure(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(message)s")
@@ -101,3 +103,18 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 def _uncaught_in_thread(failure: threading.ExceptHookArgs) -> None:
     if failure.exc_type is not SystemExit:
         log.critical("A thread failed.", exc_info=failure.exc_value)
+
+
+class _Forgiving:
+    """A stream to which nothing need be written: what logs goes on where its disk is full, or its reader is gone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()

@@ -6,9 +6,12 @@ messages never leave this module: a refused signature echoes our parameters, the
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
+import sys
+import threading
 import uuid
 from ipaddress import ip_address
 from ssl import SSLCertVerificationError
@@ -84,17 +87,13 @@ class PlatformClient:
     def __init__(
         self, *, endpoint: str, region: str, access_key_id: str, access_key_secret: str, security_token: str | None
     ) -> None:
-        from alibabacloud_green20220302.client import Client
-        from alibabacloud_tea_openapi.utils_models._config import Config
-
         sdk_log = logging.getLogger("darabonba-core")  # the SDK prints every request to it, our seeds included
         sdk_log.handlers.clear()
         sdk_log.propagate = False
         parts = urlsplit(endpoint)
         self._region = region
-        make_config: Any = Config  # the SDK's annotations forbid None, its code expects it
-        self._client: Any = Client(
-            make_config(
+        self._client: Any = _sdk("alibabacloud_green20220302.client").Client(
+            _sdk("alibabacloud_tea_openapi.utils_models._config").Config(
                 access_key_id=access_key_id,
                 access_key_secret=access_key_secret,
                 security_token=security_token,
@@ -160,9 +159,7 @@ class PlatformClient:
         Raises:
             PlatformRefused, PlatformBusy, OutcomeUnknown: it does not lie there.
         """
-        import alibabacloud_oss_v2 as oss
-        from alibabacloud_oss_v2.client import Client
-
+        oss = _sdk("alibabacloud_oss_v2")
         body = self._call("DescribeUploadToken")
         self._proceeded(body)
         try:
@@ -180,7 +177,7 @@ class PlatformClient:
         place = {"bucket": token.bucket, "object": f"{token.prefix}{uuid.uuid4().hex}.{extension}"}
         try:
             with path.open("rb") as file:
-                Client(config).put_object(
+                oss.client.Client(config).put_object(
                     oss.PutObjectRequest(
                         bucket=place["bucket"], key=place["object"], body=file, progress_fn=lambda *_: progress()
                     )
@@ -295,6 +292,26 @@ class _UploadToken(msgspec.Struct, frozen=True):
 
 class _UploadAnswer(msgspec.Struct, frozen=True):
     data: _UploadToken = msgspec.field(name="Data")
+
+
+def _sdk(name: str) -> Any:
+    """Return a module of the SDK, which is large, and so loaded when it is first needed.
+
+    What a load has left behind that failed, for want of descriptors or memory, would break every later one.
+    """
+    with _loading:
+        before = set(sys.modules)
+        try:
+            return importlib.import_module(name)
+        except BaseException:
+            for loaded in sys.modules.keys() - before:
+                if loaded.startswith(_SDK):
+                    del sys.modules[loaded]
+            raise
+
+
+_SDK = ("alibabacloud_", "darabonba", "Tea")
+_loading = threading.Lock()
 
 
 def _is_address(endpoint: str) -> bool:

@@ -23,7 +23,7 @@ from webhook.attempts import Attempts
 from webhook.captures import Captures
 from webhook.claims import Room, Step
 from webhook.db import alone
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseError, ServiceError
 from webhook.grants import Places
 from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
@@ -58,6 +58,8 @@ _REMOVAL_SECONDS = 5.0  # and at what was erased
 _REMOVAL_PAUSES = 2.0  # times as long as it took, while there is more of either
 _LEAST_PAUSE_SECONDS = 0.01
 _NO_PLACE_PAUSE = timedelta(seconds=0.25)
+# The second is what an extension module, or the interpreter itself, makes of the first.
+_RUINOUS = (MemoryError, SystemError)
 _LANES = {
     Step.UPLOAD: "uploads",
     Step.SUBMIT: "submits",
@@ -86,6 +88,7 @@ class Worker:
             thread_name_prefix="platform",
         )
         self._stopping = asyncio.Event()
+        self._is_ruined = False
         self._deliver_now = asyncio.Event()
         self._call_now = asyncio.Event()
         self._attempts = Attempts(
@@ -110,7 +113,11 @@ class Worker:
         self._wake()
 
     async def run(self) -> None:
-        """Run until told to stop."""
+        """Run until told to stop.
+
+        Raises:
+            ServiceError: it ran out of memory, and must be started anew.
+        """
         settings = self._service.settings
         transports = Transports(
             self._service.address_policy,
@@ -142,6 +149,8 @@ class Worker:
             await self._take_turn(sweep=False)  # what has been sent is noted, or it would be sent again
         self._database_thread.shutdown()
         self._platform_threads.shutdown(wait=False, cancel_futures=True)
+        if self._is_ruined:
+            raise ServiceError("The worker ran out of memory.")
 
     async def _forever(self, step: Callable[[], Awaitable[None]]) -> None:
         """Repeat one loop's step; a fault is logged and does not end it."""
@@ -151,9 +160,17 @@ class Worker:
             except DatabaseError as error:
                 log.warning("The worker cannot use the database; it tries again.", error=str(error))
                 await asyncio.sleep(_AFTER_FAULT_SECONDS)
+            except _RUINOUS as error:
+                self._give_up(error)
             except Exception:
                 log.exception("A worker's step failed; it is tried again.")
                 await asyncio.sleep(_AFTER_FAULT_SECONDS)
+
+    def _give_up(self, error: Exception) -> None:
+        """End, to be started anew: what was half-done when memory ran out, as a load of the SDK, would stay so."""
+        log.error("The worker ran out of memory; it ends, to be started again.", exc_info=error)
+        self._is_ruined = True
+        self.stop()
 
     async def _in_database(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         call = functools.partial(function, *args, **kwargs)
@@ -287,11 +304,7 @@ class Worker:
             self._service.calls.carry_out(self._service.database.transaction, client, call=call)
 
         try:
-            await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
-        except DatabaseError as error:
-            log.warning("A call of the platform could not be settled.", task=call.task.id, error=str(error))
-        except Exception:
-            log.exception("A call of the platform failed.", task=call.task.id)
+            await self._carry_out(carry_out, task=call.task.id)
         finally:
             self._calling[_LANES[call.step]] -= 1
         self._wake()
@@ -300,8 +313,19 @@ class Worker:
         def carry_out() -> None:
             self._service.calls.probe(self._service.database.transaction, client, limit=limit)
 
-        await asyncio.get_running_loop().run_in_executor(self._platform_threads, carry_out)
+        await self._carry_out(carry_out, limit=limit)
         self._wake()
+
+    async def _carry_out(self, call: Callable[[], None], **concerns: str) -> None:
+        """Make a call in one of the platform's threads; a fault in it ends nothing else."""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._platform_threads, call)
+        except DatabaseError as error:
+            log.warning("A call of the platform could not be settled.", error=str(error), **concerns)
+        except _RUINOUS as error:
+            self._give_up(error)
+        except Exception:
+            log.exception("A call of the platform failed.", **concerns)
 
     async def _watch_streams(self) -> None:
         """Notice streams that bring nothing."""

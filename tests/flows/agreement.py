@@ -71,7 +71,8 @@ class Agreement:
         theirs: dict[str, list[Any]] = {}
         for accepted in platform.all_tasks():
             theirs.setdefault(accepted["data_id"], []).append(accepted)
-        ours = {task["data_id"]: task for task in service.items("/v1/tasks", limit=200)}
+        tasks = service.items("/v1/tasks", limit=200)
+        ours = {task["data_id"]: task for task in tasks if task["origin"] == "submitted"}
         events = self._events_by_task(service)
         self.accepted = sum(map(len, theirs.values()))
         for data_id in ours.keys() ^ submissions.keys():
@@ -96,6 +97,8 @@ class Agreement:
             self._wrong("an event is twice in the feed")
         found: dict[str, list[Any]] = {}
         for event in feed:
+            if "task" not in event["data"]:
+                continue
             found.setdefault(event["data"]["task"]["id"], []).append(event)
         return found
 

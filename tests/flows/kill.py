@@ -7,31 +7,30 @@ lost, doubled, or delivered under two ids.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import requests
 import sqlalchemy as sa
 
 from tests import databases
-from tests.clients import FORM
+from tests.flows.posting import Posting, compare_deliveries, compare_events
 from tests.platform import Platform
 from tests.postgres_server import PostgresServer
 from tests.running import Running, sandbox_variables
-from tests.signed import content, form, piece
 from tests.subscriber import Subscriber
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.flows.posting import Sent
 
 SENDERS = 8
 PATH = "/all"
@@ -47,17 +46,6 @@ _SERVER_ALONE = 0.5  # of the rounds in which it is killed
 
 
 @dataclass(kw_only=True)
-class Sent:
-    """One callback of a task of its own: what was said, and whether it was answered 200."""
-
-    task_id: str
-    body: bytes
-    slices: int
-    flagged: int
-    acknowledged: bool = False
-
-
-@dataclass(kw_only=True)
 class Tally:
     """What a run did, and what it found wrong."""
 
@@ -65,6 +53,7 @@ class Tally:
     killed: int = 0
     crashed: int = 0
     sent: dict[str, Sent] = field(default_factory=dict)
+    forged: int = 0
     submitted: set[str] = field(default_factory=set)
     events: int = 0
     deliveries: int = 0
@@ -78,8 +67,8 @@ class Tally:
     def __str__(self) -> str:
         return (
             f"{self.rounds} rounds, {self.killed} processes killed, {self.crashed} crashes of the server, "
-            f"{len(self.sent)} callbacks sent, "
-            f"{len(self.acknowledged)} of them answered 200, {len(self.submitted)} tasks submitted, "
+            f"{len(self.sent)} callbacks sent, {len(self.acknowledged)} of them answered 200, "
+            f"{self.forged} forged, {len(self.submitted)} tasks submitted, "
             f"{self.events} events, {self.deliveries} deliveries: {len(self.violations)} violations"
         )
 
@@ -106,30 +95,33 @@ class Rounds:
         self._subscriber = subscriber
         self._dice = dice
         self._server = server
-        self._numbers: Iterator[int] = iter(range(10**9))
-        self.tally = Tally()
+        self._numbers = itertools.count()
 
     def run(self, rounds: int) -> Tally:
         """Run the rounds, let everything settle, and look."""
         self._service.start()
-        self._receiver = self._service.receiver()
+        self._posting = Posting(self._service.receiver())
+        self.tally = Tally(sent=self._posting.sent, violations=self._posting.violations)
         self._service.made("/v1/subscriptions", {"url": self._subscriber.url(PATH)})
         for _ in range(rounds):
             self._round()
         self._stay_away()
-        self._send_again()
+        self._posting.send_again(self._dice, share=0.1)
         self._settle()
-        self._check_verdicts()
+        feed, received = self._service.feed(limit=200), self._subscriber.received(PATH)
+        self.tally.violations += self._posting.compare_verdicts(self._service)
         self._check_submitted()
-        self._check_events()
+        self.tally.violations += compare_events(self._service, feed) + compare_deliveries(feed, received)
+        self.tally.events, self.tally.deliveries, self.tally.forged = len(feed), len(received), self._posting.forged
         return self.tally
 
     def _round(self) -> None:
         """Send from all sides until the power goes; then start again."""
         over = threading.Event()
-        with ThreadPoolExecutor(SENDERS + 1) as threads:
+        with ThreadPoolExecutor(SENDERS + 2) as threads:
             for seed in [self._dice.random() for _ in range(SENDERS)]:
-                threads.submit(self._send, random.Random(seed), over)
+                threads.submit(self._posting.send, random.Random(seed), over)
+            threads.submit(self._posting.forge, over)
             threads.submit(self._submit, over)
             over.wait(self._dice.uniform(0.05, 0.7))
             alone = self._server is not None and self._dice.random() < _SERVER_ALONE
@@ -153,40 +145,6 @@ class Rounds:
             database.execute(sa.text("UPDATE tasks SET lease_until = 0 WHERE lease_until IS NOT NULL"))
         self._service.start()
 
-    def _send(self, dice: random.Random, over: threading.Event) -> None:
-        """Post callbacks on a kept connection, each again until it is answered 200 or the round is over."""
-        with requests.Session() as session:
-            session.trust_env = False
-            while not over.is_set():
-                one = self._next(dice)
-                while not one.acknowledged and not over.is_set():
-                    with suppress(requests.RequestException):
-                        one.acknowledged = self._post(session, one) == 200
-                if one.acknowledged and dice.random() < 0.2:  # an answer may be lost: the platform sends again
-                    with suppress(requests.RequestException):
-                        self._post(session, one)
-
-    def _next(self, dice: random.Random) -> Sent:
-        task_id = f"t-{next(self._numbers)}"
-        slices = [
-            piece(
-                at * 10, risk=dice.choice(["none", "none", "none", "medium", "high"]), text="x" * dice.choice([10, 300])
-            )
-            for at in range(dice.choice([1, 3, 10, 40]))
-        ]
-        one = Sent(
-            task_id=task_id,
-            body=form(content(*slices, TaskId=task_id), seed=self._receiver["seed"]),
-            slices=len(slices),
-            flagged=sum(each["RiskLevel"] in {"medium", "high"} for each in slices),
-        )
-        self.tally.sent[task_id] = one
-        return one
-
-    def _post(self, session: requests.Session, one: Sent) -> int:
-        headers = {"Content-Type": FORM}
-        return session.post(self._receiver["callback_url"], data=one.body, headers=headers, timeout=30).status_code
-
     def _submit(self, over: threading.Event) -> None:
         """Submit files; the service answers for those that it answered 201."""
         while not over.is_set():
@@ -195,17 +153,6 @@ class Rounds:
                 if self._service.post("/v1/tasks", {"url": source, "data_id": source.rpartition("/")[2]}).status == 201:
                     self.tally.submitted.add(source)
             over.wait(0.05)
-
-    def _send_again(self) -> None:
-        """Do what the platform does about callbacks that it got no 200 for, and now and then about others."""
-        with requests.Session() as session:
-            session.trust_env = False
-            for one in list(self.tally.sent.values()):
-                if not one.acknowledged or self._dice.random() < 0.1:
-                    status = self._post(session, one)
-                    if status != 200:
-                        self._wrong(f"{one.task_id} was answered {status} when it was sent again")
-                    one.acknowledged = True
 
     def _settle(self) -> None:
         """Wait until nothing is under way: every task over, every event delivered."""
@@ -216,22 +163,6 @@ class Rounds:
             return all(float(line.rpartition(" ")[2]) == 0 for line in lines if line.startswith(metrics))
 
         until(quiet, seconds=SETTLED_SECONDS)
-
-    def _check_verdicts(self) -> None:
-        found: dict[str, Any] = {}
-        for verdict in self._service.items("/v1/verdicts", limit=200):
-            if verdict["data_id"] is None:
-                if verdict["platform_task_id"] in found:
-                    self._wrong(f"{verdict['platform_task_id']} has two tasks")
-                found[verdict["platform_task_id"]] = verdict
-        for one in self.tally.acknowledged:
-            verdict = found.pop(one.task_id, None)
-            if verdict is None:
-                self._wrong(f"{one.task_id} was answered 200 and is lost")
-            elif (verdict["slice_count"], verdict["flagged_slice_count"]) != (one.slices, one.flagged):
-                self._wrong(f"{one.task_id} has {verdict['slice_count']} slices instead of {one.slices}")
-        for task_id in found:
-            self._wrong(f"{task_id} has a verdict, and nobody sent it")
 
     def _check_submitted(self) -> None:
         """No submitted file is lost, and none was paid for twice."""
@@ -246,33 +177,6 @@ class Rounds:
             if state not in ({"completed"} if heard else {"completed", "failed"} if accepted else {"failed"}):
                 told = "with" if heard else "without"
                 self._wrong(f"{source} is {state}, and the platform took it {len(accepted)} times, {told} a callback")
-
-    def _check_events(self) -> None:
-        feed = self._service.feed(limit=200)
-        ids = [event["id"] for event in feed]
-        completed = Counter(event["data"]["task"]["id"] for event in feed if event["type"] == "task.completed")
-        flagged = Counter(event["data"]["task"]["id"] for event in feed if event["type"] == "slice.flagged")
-        verdicts = self._service.items("/v1/verdicts", limit=200)
-        for verdict in verdicts:
-            wanted = 1 if verdict["state"] == "completed" else 0
-            if completed[verdict["task_id"]] != wanted:
-                self._wrong(f"{verdict['task_id']} was completed {completed[verdict['task_id']]} times")
-            if flagged[verdict["task_id"]] != verdict["flagged_slice_count"]:
-                self._wrong(f"{verdict['task_id']} raised {flagged[verdict['task_id']]} slice.flagged")
-        if len(set(ids)) != len(ids):
-            self._wrong("an event is twice in the feed")
-        received = self._subscriber.received(PATH)
-        bodies: dict[str, set[bytes]] = {}
-        for delivered in received:
-            bodies.setdefault(delivered.id, set()).add(delivered.body)
-            if delivered.event["id"] != delivered.id:
-                self._wrong(f"{delivered.id} was delivered with the event {delivered.event['id']}")
-        for event_id in set(ids) ^ bodies.keys():
-            self._wrong(f"{event_id} is {'not delivered' if event_id in ids else 'delivered and not in the feed'}")
-        for event_id, versions in bodies.items():
-            if len(versions) > 1:
-                self._wrong(f"{event_id} was delivered in {len(versions)} versions")
-        self.tally.events, self.tally.deliveries = len(ids), len(received)
 
     def _wrong(self, what: str) -> None:
         self.tally.violations.append(what)

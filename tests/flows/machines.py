@@ -29,6 +29,7 @@ import requests
 
 from tests.brokers import BROKERS
 from tests.clients import NO_KEY, HttpClient
+from tests.flows.reading import Reader
 from tests.postgres_server import PostgresServer
 from tests.running import Command, children, environment, free_port, run
 from tests.signed import content, form, piece
@@ -123,8 +124,7 @@ class Run:
         self._began = datetime.now(UTC)
         self._dice = dice
         self._numbers: Iterator[int] = itertools.count()
-        self._over, self._read_all = threading.Event(), threading.Event()
-        self._seen: list[str] = []
+        self._over = threading.Event()
         self.tally = Tally()
         database = {} if server is None else {"WEBHOOK_DATABASE_URL": server.url}
         migrated = run(directory, "migrate", **database)
@@ -153,29 +153,27 @@ class Run:
         subscriptions = [client.made("/v1/subscriptions", {"url": url})["id"] for url in urls]
         seeds = [self._dice.random() for _ in range(SENDERS)]
         senders = [threading.Thread(target=self._send, args=(random.Random(seed),)) for seed in seeds]
-        reader = threading.Thread(target=self._read, args=(random.Random(self._dice.random()),))
-        for thread in (*senders, reader):
-            thread.start()
-        try:
-            end = time.monotonic() + seconds
-            while not self._over.wait(self._dice.uniform(0.2, 1.2)) and time.monotonic() < end:
-                self._kill_one()
-        finally:
-            self._over.set()
+        dice = random.Random(self._dice.random())
+        with Reader(lambda: dice.choice(self._webs).client) as reader:
             for sender in senders:
-                sender.join()
-        self._wait_for_webs()
-        until(lambda: self._is_quiet() or self._hurry(subscriptions), seconds=SETTLED_SECONDS)
-        self._read_all.set()
-        reader.join()
+                sender.start()
+            try:
+                end = time.monotonic() + seconds
+                while not self._over.wait(self._dice.uniform(0.2, 1.2)) and time.monotonic() < end:
+                    self._kill_one()
+            finally:
+                self._over.set()
+                for sender in senders:
+                    sender.join()
+            self._wait_for_webs()
+            until(lambda: self._is_quiet() or self._hurry(subscriptions), seconds=SETTLED_SECONDS)
         self._check_verdicts()
-        self._check_events()
+        self._check_events(reader.seen)
         return self.tally
 
     def stop(self) -> None:
         """End all of it."""
         self._over.set()
-        self._read_all.set()
         for machine in (*self._webs, *self._workers):
             machine.command.kill()
 
@@ -214,22 +212,6 @@ class Run:
                         break
                 self._over.wait(0.05)
 
-    def _read(self, dice: random.Random) -> None:
-        """Follow the feed, asking anybody, until all is there and read."""
-        after: dict[str, str] = {}
-        while True:
-            last = self._read_all.is_set()
-            try:
-                reply = dice.choice(self._webs).client.get("/v1/events", wait=0 if last else 1, **after)
-            except requests.RequestException:
-                continue
-            if reply.status != 200:
-                continue
-            self._seen += [event["id"] for event in reply.json["items"]]
-            after = {"after": reply.json["next_cursor"]}
-            if last and not reply.json["items"]:
-                return
-
     def _hurry(self, subscriptions: Sequence[str]) -> bool:
         """Let what failed while a broker was away be sent now: it is due in minutes."""
         for subscription in subscriptions:
@@ -253,14 +235,14 @@ class Run:
             if stored != [count]:
                 self._wrong(f"{task_id} of {count} slices is stored as {stored}")
 
-    def _check_events(self) -> None:
+    def _check_events(self, seen: Sequence[str]) -> None:
         feed = [event["id"] for event in self._webs[0].client.feed(limit=200)]
         self.tally.events = len(feed)
         if len(set(feed)) != len(feed):
             self._wrong("an event is twice in the feed")
-        if sorted(self._seen) != sorted(feed):
-            missed = len(set(feed) - set(self._seen))
-            self._wrong(f"who followed the feed saw {len(self._seen)} of {len(feed)} events, and missed {missed}")
+        if sorted(seen) != sorted(feed):
+            missed = len(set(feed) - set(seen))
+            self._wrong(f"who followed the feed saw {len(seen)} of {len(feed)} events, and missed {missed}")
         got = {
             f"subscription {number}": [delivered.id for delivered in self._subscriber.received(f"/{number}")]
             for number in range(SUBSCRIPTIONS)

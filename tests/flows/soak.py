@@ -7,7 +7,6 @@ ledger and the service disagree: what was accepted is charged once, has a verdic
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import random
 import signal
@@ -19,7 +18,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,15 +27,14 @@ from tests import leases
 from tests.bench import stage
 from tests.clients import NO_KEY
 from tests.flows.agreement import CANCELED, Agreement, Fate, Submission
+from tests.flows.submitting import Submitter
 from tests.running import Running, children, is_running, sandbox_variables
 from tests.sandbox_process import SandboxProcess
 from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    from tests.clients import Reply
     from tests.platform import Platform
 
 FAULTS = 0.2
@@ -137,19 +134,19 @@ class Soak:
         self._platform = platform
         self._dice = dice
         self._hurried_leases = hurried_leases
-        self._numbers = itertools.count()
         self._over = threading.Event()
         self._endless: list[Submission] = []
-        self.tally = Tally()
+        self._submitter = Submitter(service, platform=platform, prefix="soak")
+        self.tally = Tally(submissions=self._submitter.submissions, violations=self._submitter.violations)
 
     def run(self, seconds: float) -> Tally:
         """Submit and kill for some time, let everything settle, and compare."""
         self._start()
         clients = (
-            ("file", self._file, FILES, 1.0),
-            ("file", self._file, FILES, 1.0),
-            ("upload", self._upload, UPLOADS, 0.5),
-            ("stream", self._stream, STREAMS, 0.5),
+            ("file", FILES, 1.0),
+            ("file", FILES, 1.0),
+            ("upload", UPLOADS, 0.5),
+            ("stream", STREAMS, 0.5),
         )
         timer = threading.Timer(seconds, self._over.set)
         timer.start()
@@ -170,8 +167,9 @@ class Soak:
             for each in work:
                 each.result()
         for one in self._endless:
-            self._cancel(one)
+            self._submitter.cancel(one)
         self._settle()
+        self.tally.repeated = self._submitter.repeated
         found = self.tally.agreement
         found.compare(self._service, platform=self._platform, submissions=self.tally.submissions)
         self.tally.violations += [*found.violations, *self._faults_of_ours()]
@@ -179,63 +177,14 @@ class Soak:
 
     # what clients do
 
-    def _submit(
-        self,
-        dice: random.Random,
-        kind: str,
-        request: Callable[[random.Random, Fate, int], Callable[[], Reply]],
-        fates: tuple[Fate, ...],
-        per_second: float,
-    ) -> None:
-        """Submit at a modest rate, each with a key under which it is repeated until it is answered."""
+    def _submit(self, dice: random.Random, kind: str, fates: tuple[Fate, ...], per_second: float) -> None:
+        """Submit at a modest rate, and cancel some of the streams that never end."""
         while not self._over.wait(dice.expovariate(per_second)):
-            fate, number = dice.choice(fates), next(self._numbers)
-            reply = self._insist(request(dice, fate, number))
-            if reply.status != 201:
-                self.tally.violations.append(f"{fate.magic} was answered {reply.status}: {reply.body[:200]!r}")
-                continue
-            one = Submission(data_id=_data_id(number), kind=kind, fate=fate, task_id=reply.json["id"])
-            self.tally.submissions[one.data_id] = one
-            if fate.endless:
+            one = self._submitter.submit(dice, kind, dice.choice(fates))
+            if one is not None and one.fate.endless:
                 self._endless.append(one)
-            if kind == "stream" and self._endless and dice.random() < 0.5:
-                self._cancel(self._endless.pop(dice.randrange(len(self._endless))))
-
-    def _file(self, dice: random.Random, fate: Fate, number: int) -> Callable[[], Reply]:
-        name = f"{fate.magic},n={number}.mp3"
-        oss = {"bucket": "own", "object": name, "region": "ap-southeast-1"}
-        source = {"oss": oss} if dice.random() < 0.2 else {"url": self._platform.source(name)}
-        body = {**source, "data_id": _data_id(number)}
-        return lambda: self._service.post("/v1/tasks", body, headers={"Idempotency-Key": str(number)})
-
-    def _upload(self, dice: random.Random, fate: Fate, number: int) -> Callable[[], Reply]:
-        sound = self._platform.sample(f"{fate.magic},n={number}.wav") + dice.randbytes(dice.randrange(2_000_000))
-        parts = (("file", "talk.wav", sound), ("data_id", None, _data_id(number).encode()))
-        return lambda: self._service.upload(*parts, Idempotency_Key=str(number))
-
-    def _stream(self, _dice: random.Random, fate: Fate, number: int) -> Callable[[], Reply]:
-        source = self._platform.source(f"{fate.magic},n={number}.m3u8")
-        body = {"url": source, "data_id": _data_id(number), "live_id": f"room-{number}"}
-        return lambda: self._service.post("/v1/streams", body, headers={"Idempotency-Key": str(number)})
-
-    def _cancel(self, one: Submission) -> None:
-        reply = self._insist(lambda: self._service.delete(f"/v1/streams/{one.task_id}"))
-        if reply.status not in {200, 202}:
-            self.tally.violations.append(f"{one}: its cancellation was answered {reply.status}")
-
-    def _insist(self, send: Callable[[], Reply]) -> Reply:
-        """Send a request until it is answered, and not with our own trouble."""
-        pause = threading.Event()
-        while True:
-            try:
-                reply = send()
-            except requests.RequestException:
-                pass
-            else:
-                if reply.status < 500:
-                    return reply
-            self.tally.repeated += 1
-            pause.wait(0.2)
+            if one is not None and kind == "stream" and self._endless and dice.random() < 0.5:
+                self._submitter.cancel(self._endless.pop(dice.randrange(len(self._endless))))
 
     # what goes wrong meanwhile
 
@@ -307,7 +256,7 @@ class Soak:
         """Wait until every task and every callback is over."""
         for task in self._active():
             if task["platform_task_id"] is not None:
-                self._insist(partial(self._service.post, f"/v1/tasks/{task['id']}/refresh"))
+                self._submitter.refresh(task["id"])
         until(lambda: not self._active(), seconds=SETTLED_SECONDS)
         until(lambda: all(_is_over(each) for task in self._platform.all_tasks() for each in task["callbacks"]))
 
@@ -319,10 +268,6 @@ class Soak:
         """Return what the log has of errors that nobody foresaw."""
         lines = self._service.command.log.splitlines()
         return [f"the log has {line[:500]}" for line in lines if '"exception"' in line or "Traceback" in line]
-
-
-def _data_id(number: int) -> str:
-    return f"soak-{number}"
 
 
 def _is_over(callback: Any) -> bool:

@@ -230,7 +230,7 @@ _TAKEN = f"""
 """  # noqa: S608
 _DELIVERY = Delivery.__struct_fields__
 _DELIVERY_TIMES = [number for number, name in enumerate(_DELIVERY) if name.endswith(("_at", "_until"))]
-_HELD = "SELECT id FROM deliveries WHERE lease = ? AND {among} ORDER BY id"
+_HELD = "SELECT id, attempt_count FROM deliveries WHERE lease = ? AND {among} ORDER BY id"
 _RELEASE = "UPDATE deliveries SET lease = NULL, lease_until = NULL WHERE lease = ? AND {among}"
 _SETTLED = ("state", "attempt_count", "next_attempt_at", "lease", "lease_until")
 
@@ -307,12 +307,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_at: datetime | None
 
 
-def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> set[str]:
-    """Return which of these deliveries are still under this lease."""
+def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> dict[str, int]:
+    """Return which of these deliveries are still under this lease, and how many attempts each has had."""
     ids = list(delivery_ids)
     lock = " FOR UPDATE" if is_postgresql(session) else ""
     among, values = one_of(session, "id", ids)
-    return {delivery_id for (delivery_id,) in fetch(session, _HELD.format(among=among) + lock, (lease, *values))}
+    return {row[0]: row[1] for row in fetch(session, _HELD.format(among=among) + lock, (lease, *values))}
 
 
 def release(session: Session, delivery_ids: Sequence[str], *, lease: str) -> None:
