@@ -6,31 +6,22 @@ how to mend it. The README's table is checked against these fields by a test.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
-import re
 from dataclasses import dataclass
-from datetime import timedelta
-from importlib.util import find_spec
-from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
 from webhook.errors import SettingError
+from webhook.settings import values as read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import timedelta
     from ipaddress import IPv4Network, IPv6Network
 
 _ENDPOINTS = {  # vendor-docs/voice-moderation, "Step 3": the LLM edition is in Singapore only
     "ap-southeast-1": "https://green-cip.ap-southeast-1.aliyuncs.com",
 }
-
-
+_MIB = 1024 * 1024
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # who listens everywhere is reached here
 
 
@@ -42,246 +33,91 @@ def _setting(
     return dataclasses.field(metadata=metadata, repr=not secret)
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _database_url(value: str) -> str:
-    try:
-        url = make_url(value)
-    except (ArgumentError, ValueError):
-        raise ValueError("is not a database URL") from None
-    backend = url.get_backend_name()
-    if backend in {"postgresql", "postgres"}:  # the latter is what many platforms hand out
-        if find_spec("psycopg") is None:
-            raise ValueError("needs psycopg, which `pip install 'webhook[postgres]'` brings")
-        if not url.database:
-            raise ValueError("names no database")
-        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
-    if backend != "sqlite":
-        raise ValueError(f"names a {backend} database, and only SQLite and PostgreSQL are supported")
-    if url.host or url.username:
-        raise ValueError("names a server, and SQLite has none: a file's path begins after the third slash")
-    if not url.database or url.database == ":memory:":
-        raise ValueError("names no file, and a database in memory would lose every callback")
-    return value
-
-
-def _bind(value: str) -> tuple[str, int]:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the highest port
-        raise ValueError("is not HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise ValueError("has an address or a port that there is not") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("is not an http or https URL without query")
-    if "@" in parts.netloc or not re.fullmatch(r"[!-~]+", value):
-        raise ValueError("has a user, or characters that no URL has")
-    return value.rstrip("/")
-
-
-def _api_key(value: str) -> str:
-    if not re.fullmatch(r"[!-~]+", value):
-        raise ValueError("has characters that no key has")
-    return value
-
-
-def _endpoint(value: str) -> str:
-    url = _base_url(value if "://" in value else f"https://{value}")
-    if urlsplit(url).path:
-        raise ValueError("has a path, and the platform's API has none")
-    return url
-
-
-def _uid(value: str) -> str:
-    if not re.fullmatch(r"[0-9A-Za-z]{1,64}", value):
-        raise ValueError("is not an account UID")
-    return value
-
-
-def _admin_key(value: str) -> str:
-    shortest = 32
-    if len(value) < shortest:
-        raise ValueError(f"is shorter than {shortest} characters")
-    return _api_key(value)
-
-
-def _encryption_keys(value: str) -> dict[str, bytes]:
-    keys: dict[str, bytes] = {}
-    for entry in value.split(","):
-        key_id, colon, encoded = entry.strip().partition(":")
-        if not colon or not re.fullmatch(r"[A-Za-z0-9_.-]{1,32}", key_id):
-            raise ValueError("has an entry that is not id:base64")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except binascii.Error:
-            raise ValueError(f"has a key, {key_id}, that is not base64") from None
-        if len(key) != 32:  # noqa: PLR2004 - AES-256
-            raise ValueError(f"has a key, {key_id}, of {len(key)} bytes instead of 32")
-        if key_id in keys:
-            raise ValueError(f"has two keys of the id {key_id}")
-        keys[key_id] = key
-    return keys
-
-
-def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(part.strip()) for part in value.split(","))
-    except ValueError as error:
-        raise ValueError(f"is not a list of networks ({error})") from None
-
-
-def _services(value: str) -> dict[str, str]:
-    services: dict[str, str] = {}
-    for entry in value.split(","):
-        kind, _, name = entry.strip().partition(":")
-        if kind not in {"audio", "live"} or not re.fullmatch(r"[a-z0-9_]{1,64}", name):
-            raise ValueError("has an entry that is not audio:NAME or live:NAME")
-        services[name] = kind
-    return services
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() not in words:
-            raise ValueError(f"is not one of {', '.join(words)}")
-        return value.lower()
-
-    return parse
-
-
-def _switch(value: str) -> bool:
-    return _one_of("on", "off")(value) == "on"
-
-
-def _evidence_store(value: str) -> str:
-    parts = urlsplit(value)
-    directory = parts.scheme == "file" and not parts.netloc and parts.path.strip("/")
-    bucket = parts.scheme == "s3" and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", parts.netloc)
-    if not (directory or bucket) or parts.query or parts.fragment:
-        raise ValueError("is neither file:///path nor s3://bucket/prefix")
-    return value
-
-
-def _whole(lowest: int, highest: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,15}", value) or not lowest <= int(value) <= highest:
-            raise ValueError(f"is not a whole number from {lowest} to {highest}")
-        return int(value)
-
-    return parse
-
-
-def _days(lowest: int, highest: int) -> Callable[[str], timedelta]:
-    whole = _whole(lowest, highest)
-    return lambda value: timedelta(days=whole(value))
-
-
-def _retention(value: str) -> timedelta | None:
-    """Return None for 0, which is for ever."""
-    return timedelta(days=_whole(0, 3650)(value)) or None
-
-
-def _seconds(lowest: int, highest: int) -> Callable[[str], timedelta]:
-    whole = _whole(lowest, highest)
-    return lambda value: timedelta(seconds=whole(value))
-
-
-MIB = 1024 * 1024
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """All settings, read and checked once at start-up."""
 
     database_url: str = _setting(
         "WEBHOOK_DATABASE_URL",
-        _database_url,
+        read.database_url,
         default="sqlite:///webhook.db",
         mend="Set it to a file, such as sqlite:///webhook.db, or to postgresql+psycopg://user:password@host/database.",
         secret=True,  # a server's may hold a password
     )
     bind: tuple[str, int] = _setting(
-        "WEBHOOK_BIND", _bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
+        "WEBHOOK_BIND", read.bind, default="127.0.0.1:8000", mend="Set it to an address such as 127.0.0.1:8000."
     )
     callback_bind: tuple[str, int] | None = _setting(
         "WEBHOOK_CALLBACK_BIND",
-        _bind,
+        read.bind,
         default=None,
         mend="Set it to an address of its own for callbacks, such as 127.0.0.1:8001, or leave it out.",
     )
     public_url: str | None = _setting(
         "WEBHOOK_PUBLIC_URL",
-        _base_url,
+        read.base_url,
         default=None,
         mend="Set it to the URL under which the platform reaches this service, such as https://hooks.example.com.",
     )
     platform_uid: str | None = _setting(
         "WEBHOOK_PLATFORM_UID",
-        _uid,
+        read.uid,
         default=None,
         mend="Set it to the UID of the Alibaba Cloud account (top right in the console), not of a RAM user.",
     )
     platform_region: str = _setting(
         "WEBHOOK_PLATFORM_REGION",
-        _text,
+        read.text,
         default="ap-southeast-1",
         mend="Set it to a region of the moderation service, such as ap-southeast-1.",
     )
     platform_endpoint: str = _setting(
         "WEBHOOK_PLATFORM_ENDPOINT",
-        _endpoint,
+        read.endpoint,
         default=None,
         mend="Set it to a URL such as http://127.0.0.1:9000 for the sandbox.",
     )
     access_key_id: str | None = _setting(
-        "ALIBABA_CLOUD_ACCESS_KEY_ID", _text, default=None, mend="Set it to a RAM user's AccessKey id."
+        "ALIBABA_CLOUD_ACCESS_KEY_ID", read.text, default=None, mend="Set it to a RAM user's AccessKey id."
     )
     access_key_secret: str | None = _setting(
         "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
-        _text,
+        read.text,
         default=None,
         mend="Set it to the secret of that AccessKey.",
         secret=True,
     )
     security_token: str | None = _setting(
         "ALIBABA_CLOUD_SECURITY_TOKEN",
-        _text,
+        read.text,
         default=None,
         mend="Set it only together with a temporary AccessKey.",
         secret=True,
     )
     admin_key: str | None = _setting(
         "WEBHOOK_ADMIN_KEY",
-        _admin_key,
+        read.admin_key,
         default=None,
         mend="Set it to a random text of 32 characters or more, such as `openssl rand -hex 32` prints.",
         secret=True,
     )
     api_url: str = _setting(
         "WEBHOOK_API_URL",
-        _base_url,
+        read.base_url,
         default=None,
         mend="Set it to the URL under which `webhook submit`, `watch` and `verdicts` reach the service, such as "
         "http://127.0.0.1:8000.",
     )
     api_key: str | None = _setting(
         "WEBHOOK_API_KEY",
-        _api_key,
+        read.api_key,
         default=None,
         mend="Set it to a key that `webhook keys create` printed.",
         secret=True,
     )
     encryption_keys: dict[str, bytes] | None = _setting(
         "WEBHOOK_ENCRYPTION_KEYS",
-        _encryption_keys,
+        read.encryption_keys,
         default=None,
         mend="Set it to id:base64-of-32-bytes, comma separated, the active one first; "
         "`openssl rand -base64 32` makes a key.",
@@ -289,269 +125,269 @@ class Settings:
     )
     data_key_period: timedelta = _setting(
         "WEBHOOK_DATA_KEY_DAYS",
-        _days(1, 3650),
+        read.days(1, 3650),
         default="30",
         mend="Set it to the days for which values are sealed under one data key, such as 30.",
     )
     cipher_suite: str = _setting(
         "WEBHOOK_CIPHER_SUITE",
-        _one_of("aes-256-gcm", "sm4-gcm"),
+        read.one_of("aes-256-gcm", "sm4-gcm"),
         default="aes-256-gcm",
         mend="Set it to aes-256-gcm, or to sm4-gcm where Chinese commercial cryptography is asked for.",
     )
     allowed_private_networks: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "WEBHOOK_ALLOWED_PRIVATE_NETWORKS",
-        _networks,
+        read.networks,
         default=None,
         mend="Set it to networks such as 127.0.0.0/8,10.0.0.0/8.",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "WEBHOOK_TRUSTED_PROXIES",
-        _networks,
+        read.networks,
         default=None,
         mend="Set it to the networks of the proxies before this service, such as 127.0.0.1/32,10.1.0.0/16.",
     )
     requests_per_second: int = _setting(
         "WEBHOOK_REQUESTS_PER_SECOND",
-        _whole(1, 100_000),
+        read.whole(1, 100_000),
         default="200",
         mend="Set it to the requests to the REST API that each key may make in a second, such as 200.",
     )
     requests_at_once: int = _setting(
         "WEBHOOK_REQUESTS_AT_ONCE",
-        _whole(1, 1_000_000),
+        read.whole(1, 1_000_000),
         default="2000",
         mend="Set it to the requests to the REST API that a key may make at once after a rest, such as 2000.",
     )
     flag_level: str = _setting(
-        "WEBHOOK_FLAG_LEVEL", _one_of("low", "medium", "high"), default="medium", mend="Set it to medium."
+        "WEBHOOK_FLAG_LEVEL", read.one_of("low", "medium", "high"), default="medium", mend="Set it to medium."
     )
     sm3_scheme: str = _setting(
-        "WEBHOOK_SM3_SCHEME", _one_of("auto", "digest", "hmac"), default="auto", mend="Set it to auto."
+        "WEBHOOK_SM3_SCHEME", read.one_of("auto", "digest", "hmac"), default="auto", mend="Set it to auto."
     )
     log_level: str = _setting(
         "WEBHOOK_LOG_LEVEL",
-        _one_of("debug", "info", "warning", "error"),
+        read.one_of("debug", "info", "warning", "error"),
         default="info",
         mend="Set it to info.",
     )
     web_concurrency: int = _setting(
         "WEB_CONCURRENCY",
-        _whole(1, 256),
+        read.whole(1, 256),
         default=None,
         mend="Set it to the number of web processes, such as one for each core; with SQLite to 1.",
     )
     callback_body_limit: int = _setting(
         "WEBHOOK_CALLBACK_BODY_LIMIT_BYTES",
-        _whole(1024, 1024 * MIB),
-        default=str(64 * MIB),
+        read.whole(1024, 1024 * _MIB),
+        default=str(64 * _MIB),
         mend="Set it to bytes; a 10-hour file's result needs up to 37 MB.",
     )
     request_body_limit: int = _setting(
         "WEBHOOK_REQUEST_BODY_LIMIT_BYTES",
-        _whole(1024, 64 * MIB),
-        default=str(MIB),
+        read.whole(1024, 64 * _MIB),
+        default=str(_MIB),
         mend="Set it to bytes for a request to the REST API, such as 1048576.",
     )
     callback_queue: int = _setting(
         "WEBHOOK_CALLBACK_QUEUE",
-        _whole(1, 100_000),
+        read.whole(1, 100_000),
         default="1000",
         mend="Set it to how many callbacks may wait for the disk before the answer is 503, such as 1000.",
     )
     quarantine_per_token: int = _setting(
         "WEBHOOK_QUARANTINE_PER_TOKEN",
-        _whole(0, 10_000),
+        read.whole(0, 10_000),
         default="20",
         mend="Set it to how many callbacks with a wrong checksum are kept for one token, such as 20.",
     )
     quarantine_rows: int = _setting(
         "WEBHOOK_QUARANTINE_ROWS",
-        _whole(0, 1_000_000),
+        read.whole(0, 1_000_000),
         default="1000",
         mend="Set it to how many callbacks with a wrong checksum are kept in all, such as 1000.",
     )
     quarantine_bytes: int = _setting(
         "WEBHOOK_QUARANTINE_BYTES",
-        _whole(0, 1024 * 1024 * MIB),
-        default=str(64 * MIB),
+        read.whole(0, 1024 * 1024 * _MIB),
+        default=str(64 * _MIB),
         mend="Set it to the bytes that callbacks with a wrong checksum may take on disk in all.",
     )
     delivery_timeout: timedelta = _setting(
-        "WEBHOOK_DELIVERY_TIMEOUT_SECONDS", _seconds(1, 20), default="15", mend="Set it to 15."
+        "WEBHOOK_DELIVERY_TIMEOUT_SECONDS", read.seconds(1, 20), default="15", mend="Set it to 15."
     )
     delivery_lease: timedelta = _setting(
         "WEBHOOK_DELIVERY_LEASE_SECONDS",
-        _seconds(2, 3600),
+        read.seconds(2, 3600),
         default="20",
         mend="Set it to 20: more than the delivery timeout, and what a crash may delay a delivery by.",
     )
     delivery_concurrency: int = _setting(
         "WEBHOOK_DELIVERY_CONCURRENCY",
-        _whole(1, 10_000),
+        read.whole(1, 10_000),
         default="256",
         mend="Set it to how many deliveries may be in flight, such as 256.",
     )
     subscription_concurrency: int = _setting(
         "WEBHOOK_SUBSCRIPTION_CONCURRENCY",
-        _whole(1, 1000),
+        read.whole(1, 1000),
         default="16",
         mend="Set it to how many deliveries to one subscription may be in flight, such as 16.",
     )
     submit_concurrency: int = _setting(
         "WEBHOOK_SUBMIT_CONCURRENCY",
-        _whole(1, 100),
+        read.whole(1, 100),
         default="8",
         mend="Set it to how many submissions may be in flight, such as 8.",
     )
     query_concurrency: int = _setting(
         "WEBHOOK_QUERY_CONCURRENCY",
-        _whole(1, 100),
+        read.whole(1, 100),
         default="8",
         mend="Set it to how many queries and cancellations may be in flight, such as 8.",
     )
     upload_concurrency: int = _setting(
         "WEBHOOK_UPLOAD_CONCURRENCY",
-        _whole(1, 100),
+        read.whole(1, 100),
         default="4",
         mend="Set it to how many files may be on their way to the platform's storage, such as 4.",
     )
     submits_per_second: int = _setting(
         "WEBHOOK_SUBMITS_PER_SECOND",
-        _whole(1, 10_000),
+        read.whole(1, 10_000),
         default="100",
         mend="Set it to the submissions that the platform takes from the account in a second: 100 by default.",
     )
     queries_per_second: int = _setting(
         "WEBHOOK_QUERIES_PER_SECOND",
-        _whole(1, 10_000),
+        read.whole(1, 10_000),
         default="100",
         mend="Set it to the queries that the platform takes from the account in a second: 100 by default.",
     )
     running_streams: int = _setting(
         "WEBHOOK_RUNNING_STREAMS",
-        _whole(1, 100_000),
+        read.whole(1, 100_000),
         default="50",
         mend="Set it to the streams that the platform moderates at once for the account: 50 by default.",
     )
     services: dict[str, str] = _setting(
         "WEBHOOK_SERVICES",
-        _services,
+        read.services,
         default=None,
         mend="Set it to further services as kind:name, comma separated, such as audio:audio_detection_byllm.",
     )
     poll_delay: timedelta = _setting(
         "WEBHOOK_POLL_DELAY_SECONDS",
-        _seconds(1, 3600),
+        read.seconds(1, 3600),
         default="30",
         mend="Set it to how long after a submit its missing result is asked for first: 30, the vendor's least.",
     )
     stream_poll: timedelta = _setting(
         "WEBHOOK_STREAM_POLL_SECONDS",
-        _seconds(1, 3600),
+        read.seconds(1, 3600),
         default="30",
         mend="Set it to how often a running stream is asked for, such as 30.",
     )
     stream_silence: timedelta = _setting(
         "WEBHOOK_STREAM_SILENCE_SECONDS",
-        _seconds(1, 86_400),
+        read.seconds(1, 86_400),
         default="120",
         mend="Set it to how long a stream may bring no slice before it counts as silent, such as 120.",
     )
     result_lifetime: timedelta = _setting(
         "WEBHOOK_RESULT_LIFETIME_SECONDS",
-        _seconds(10, 30 * 86_400),
+        read.seconds(10, 30 * 86_400),
         default="86400",
         mend="Set it to how long the platform keeps results: 86400, and less only for a sandbox in a hurry.",
     )
     upload_directory: str | None = _setting(
         "WEBHOOK_UPLOAD_DIRECTORY",
-        _text,
+        read.text,
         default=None,
         mend="Set it to a directory that web and worker share; without it, one beside the database.",
     )
     upload_limit: int = _setting(
         "WEBHOOK_UPLOAD_LIMIT_BYTES",
-        _whole(1024, 500 * MIB),
-        default=str(500 * MIB),
+        read.whole(1024, 500 * _MIB),
+        default=str(500 * _MIB),
         mend="Set it to the bytes of a file that may be uploaded: 524288000 at the most, the platform's limit.",
     )
     unknown_outcome_wait: timedelta = _setting(
         "WEBHOOK_SUBMIT_OUTCOME_WAIT_SECONDS",
-        _seconds(1, 86_400),
+        read.seconds(1, 86_400),
         default="3600",
         mend="Set it to how long a file whose submit's answer was lost waits for its callback, such as 3600.",
     )
     evidence: bool = _setting(
         "WEBHOOK_EVIDENCE",
-        _switch,
+        read.switch,
         default="on",
         mend="Set it to on, or to off where the audio of flagged slices of streams is not to be saved.",
     )
     evidence_store: str | None = _setting(
         "WEBHOOK_EVIDENCE_STORE",
-        _evidence_store,
+        read.evidence_store,
         default=None,
         mend="Set it to file:///path or s3://bucket/prefix; without it, to a directory beside the database.",
     )
     evidence_limit: int = _setting(
         "WEBHOOK_EVIDENCE_LIMIT_BYTES",
-        _whole(1024, 512 * MIB),
-        default=str(32 * MIB),
+        read.whole(1024, 512 * _MIB),
+        default=str(32 * _MIB),
         mend="Set it to the bytes of the longest audio of a slice that is saved, such as 33554432.",
     )
     evidence_timeout: timedelta = _setting(
         "WEBHOOK_EVIDENCE_TIMEOUT_SECONDS",
-        _seconds(1, 300),
+        read.seconds(1, 300),
         default="30",
         mend="Set it to how long the audio of a slice may take to be fetched, and to be stored, such as 30.",
     )
     evidence_concurrency: int = _setting(
         "WEBHOOK_EVIDENCE_CONCURRENCY",
-        _whole(1, 100),
+        read.whole(1, 100),
         default="4",
         mend="Set it to how many slices' audio may be on its way at once, such as 4; each is held in memory.",
     )
     zero_retention: bool = _setting(
         "WEBHOOK_ZERO_RETENTION",
-        _switch,
+        read.switch,
         default="off",
         mend="Set it to on where only risk, labels and times are to be stored of what comes, or to off.",
     )
     callbacks_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_CALLBACKS_DAYS",
-        _retention,
+        read.retention,
         default="30",
         mend="Set it to for how many days raw callbacks are kept, such as 30; 0 is for ever.",
     )
     quarantined_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_QUARANTINED_DAYS",
-        _retention,
+        read.retention,
         default="30",
         mend="Set it to for how many days callbacks with a wrong checksum are kept, such as 30; 0 is for ever.",
     )
     # six months in which a decision can be complained of (Regulation (EU) 2022/2065, Article 20), and a week
     transcripts_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_TRANSCRIPTS_DAYS",
-        _retention,
+        read.retention,
         default="190",
         mend="Set it to for how many days what was said in slices is kept, such as 190; 0 is for ever.",
     )
     evidence_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_EVIDENCE_DAYS",
-        _retention,
+        read.retention,
         default="190",
         mend="Set it to for how many days the audio of flagged slices is kept, such as 190; 0 is for ever.",
     )
     events_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_EVENTS_DAYS",
-        _retention,
+        read.retention,
         default="30",
         mend="Set it to for how many days events are kept, such as 30; 0 is for ever.",
     )
     deliveries_retention: timedelta | None = _setting(
         "WEBHOOK_RETENTION_DELIVERIES_DAYS",
-        _retention,
+        read.retention,
         default="30",
         mend="Set it to for how many days deliveries and their attempts are kept, such as 30; 0 is for ever.",
     )
