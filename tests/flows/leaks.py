@@ -323,7 +323,7 @@ def _ask_wrongly(done: Run, service: Running) -> None:
         ("POST", "/v1/subscriptions", 422, {"json_body": {"url": f"https://u:{new('a password')}@a.example/"}}),
         ("POST", "/v1/subscriptions", 422, {"json_body": {"url": "https://a.example/", "format": new("a format")}}),
         ("POST", "/v1/receivers", 422, {"json_body": {"name": "x", "seed": new("a seed that is none") + "\n"}}),
-        ("DELETE", f"/v1/tasks/{new('an id')}", 405, {}),
+        ("PATCH", f"/v1/tasks/{new('an id')}", 405, {}),
         ("POST", f"/callbacks/{new('a token')}", 404, {"body": b"checksum=a&content=b", "key": NO_KEY}),
         ("GET", f"/callbacks/{new('a token')}", 405, {"key": NO_KEY}),
         ("POST", path, 400, {"body": urlencode({"content": new("no checksum")}).encode()}),
