@@ -125,10 +125,16 @@ def test_what_fails_is_noted_and_owed_for_later(
     subscription = subscribe(client, subscriber.url(path))
     with working(service):
         raise_events(client, 1)
-        [owed] = until(lambda: [each for each in deliveries(client, subscription) if each["attempts"]])
+        # on PostgreSQL a delivery may be read just before its attempt is noted, and the attempt just after
+        [owed] = until(
+            lambda: [
+                each
+                for each in deliveries(client, subscription)
+                if each["attempts"] and each["next_attempt_at"] > each["attempts"][0]["at"]
+            ]
+        )
     assert owed["state"] == "pending"
     assert (owed["attempts"][0]["status"], owed["attempts"][0]["error"]) == (500, "http_500")
-    assert owed["next_attempt_at"] > owed["attempts"][0]["at"]
 
 
 def test_a_redirect_is_not_followed(client: AppClient, service: Service, subscriber: Subscriber, path: str) -> None:

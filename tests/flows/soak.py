@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ SETTINGS = {
     "WEBHOOK_SUBMIT_OUTCOME_WAIT_SECONDS": "5",
     "WEBHOOK_RUNNING_STREAMS": str(RUNNING_STREAMS),
 }
+_ACTIVE = ("queued", "processing")
 SETTLED_SECONDS = 300
 LOOK_SECONDS = 0.2
 MOST_ATTEMPTS = 17  # of a callback: the first one and the sandbox's retries
@@ -261,8 +263,11 @@ class Soak:
         until(lambda: all(_is_over(each) for task in self._platform.all_tasks() for each in task["callbacks"]))
 
     def _active(self) -> list[Any]:
-        states = ("queued", "processing")
-        return [task for state in states for task in self._service.items("/v1/tasks", state=state, limit=200)]
+        # the last process that was killed may still have had its port answered by a child that was about to end
+        pages = [
+            self._submitter.insist(partial(self._service.get, f"/v1/tasks?state={one}&limit=200")) for one in _ACTIVE
+        ]
+        return [task for page in pages for task in page.json["items"]]
 
     def _faults_of_ours(self) -> list[str]:
         """Return what the log has of errors that nobody foresaw."""
