@@ -326,7 +326,7 @@ class Connection:
             elif request.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
                 head += "Connection: keep-alive\r\n"
             self._send(head.encode("latin-1") + b"\r\n" + (first if has_body else b""))
-            for piece in pieces:
+            for piece in pieces if has_body else ():
                 self._send(piece)
         finally:
             if close := getattr(body, "close", None):
