@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -156,3 +157,8 @@ def test_a_log_whose_disk_is_full_stops_nobody(monkeypatch: pytest.MonkeyPatch) 
     structlog.get_logger().error("The disk is full.", size=100_000 * "x")
     with suppress(OSError):
         full.close()
+
+
+def test_no_process_of_the_service_loads_what_draws_on_terminals() -> None:
+    loaded = "import sys, webhook.logs, webhook.processes, webhook.app, webhook.web, webhook.workers"
+    subprocess.run([sys.executable, "-c", f"{loaded}; sys.exit('rich' in sys.modules)"], check=True)

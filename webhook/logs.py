@@ -14,9 +14,13 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-import structlog
-
 from webhook.errors import ServiceError
+
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # structlog would load it, for traces that we do not use
+import structlog  # noqa: E402
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
 
 if TYPE_CHECKING:
     import asyncio
