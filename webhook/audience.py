@@ -50,10 +50,13 @@ class Audience:
         self._version: tuple[Any, ...] | None = None
         self._read_at: datetime | None = None
 
-    def read(self, session: Session) -> dict[str, Member]:
-        """Return them, in a dictionary of the caller's own."""
+    def read(self, session: Session, *, version: tuple[Any, ...]) -> dict[str, Member]:
+        """Return them, in a dictionary of the caller's own.
+
+        Args:
+            version: theirs, as it is now.
+        """
         now = self._now()
-        version = delivery_store.subscriptions_version(session)
         if version != self._version or self._read_at is None or now - self._read_at > _LONGEST:
             self._members = {
                 subscription.id: Member(subscription=subscription, filter=msgspec.convert(subscription.filter, Filter))

@@ -17,11 +17,11 @@ import msgspec
 from webhook import backoff, clock, events, grants, signatures, subscriptions
 from webhook.audience import Audience
 from webhook.clock import rfc3339
-from webhook.db import alone
 from webhook.events import Event
 from webhook.grants import Grant
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store
+from webhook.store import turns
 from webhook.store.deliveries import Attempt, Delivery, Settled, Subscription
 from webhook.store.text import together
 from webhook.transports import Message
@@ -133,11 +133,18 @@ class Deliveries:
             sweep: look for deliveries that were owed before, too.
         """
         now = self._now()
-        audience = self._audience.read(session)
-        self._settle(session, settlements, lease=lease, audience=audience)
+        there = turns.begin(
+            session,
+            reader=CURSOR,
+            limit=_EVENTS_A_TURN,
+            delivery_ids=[one.delivery.id for one in settlements],
+            lease=lease,
+        )
+        audience = self._audience.read(session, version=there.version)
+        self._settle(session, settlements, held=there.held, audience=audience)
         grant = Grant(session, places, lease=lease, until=now + self._lease, now=now)
         claimed = self._claim_due(session, now=now, grant=grant, audience=audience) if sweep else []
-        fanned = self._fan_out(session, now=now, grant=grant, audience=audience)
+        fanned = self._fan_out(session, there.events or [], now=now, grant=grant, audience=audience)
         # what keeps an order or a rate is never claimed as it is made: what was there before goes first
         waiting = fanned.waiting | {
             one.delivery.subscription_id for one in settlements if one.delivery.order_key is not None
@@ -233,11 +240,10 @@ class Deliveries:
     def _open(self, row: EventRow) -> bytes:
         return self._keyring.open(row.data, table="events", column="data", row=row.id)
 
-    def _fan_out(self, session: Session, *, now: datetime, grant: Grant, audience: Mapping[str, Member]) -> _Fanned:
-        """Expand the events since the last turn into what each subscription is owed."""
-        if not alone(session, CURSOR, wait=False):
-            return _Fanned()  # another worker is at it
-        rows = event_store.events_after(session, event_store.cursor(session, CURSOR), limit=_EVENTS_A_TURN)
+    def _fan_out(
+        self, session: Session, rows: Sequence[EventRow], *, now: datetime, grant: Grant, audience: Mapping[str, Member]
+    ) -> _Fanned:
+        """Expand new events into what each subscription is owed."""
         owed: list[Delivery] = []
         waiting: set[str] = set()
         done = 0
@@ -285,13 +291,16 @@ class Deliveries:
         session: Session,
         settlements: Sequence[Settlement],
         *,
-        lease: str,
+        held: dict[str, int],
         audience: dict[str, Member],
     ) -> None:
-        """Note what became of attempts; one whose lease has ended, or that was made twice, changes nothing any more."""
+        """Note what became of attempts; one whose lease has ended, or that was made twice, changes nothing any more.
+
+        Args:
+            held: of their deliveries those still under our lease, and how many attempts each has had.
+        """
         if not settlements:
             return
-        held = delivery_store.held(session, [one.delivery.id for one in settlements], lease=lease)
         settled: list[Settled] = []
         attempts: list[Attempt] = []
         # in one order for all workers, or two could wait for each other's subscriptions

@@ -50,6 +50,8 @@ _SILENCE_SHARE = 0.1  # of the silence that is waited for, between looks for it
 _SILENCE_SECONDS = 5.0  # and no longer than that
 _SWEEP_SECONDS = 0.2
 _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
+_SETTLE_SECONDS = 0.05  # that an attempt's end may wait for others
+_SETTLED_TOGETHER = 100
 _AFTER_FAULT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
@@ -95,8 +97,10 @@ class Worker:
             service.deliveries,
             total=settings.delivery_concurrency,
             share=settings.subscription_concurrency,
-            ended=self._deliver_now.set,
+            ended=self._note_end,
         )
+        self._settle_now = False
+        self._settling: asyncio.TimerHandle | None = None
         self._more = False  # the last turn left something due
         self._unswept = True  # something changed since deliveries owed before were looked for
         self._swept_at = 0.0
@@ -230,14 +234,35 @@ class Worker:
                 sweep and bool(delivery_store.subscriptions_with_due(session, now=clock.now()))
             )
 
+    def _note_end(self) -> None:
+        """Have ended attempts written down: a few together, but at once where other deliveries wait for it."""
+        settlements = self._attempts.settlements
+        in_order = bool(settlements) and settlements[-1].delivery.order_key is not None
+        if self._more or in_order or len(settlements) >= _SETTLED_TOGETHER:
+            self._settle()
+        elif self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(_SETTLE_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        self._settle_now = True
+        self._deliver_now.set()
+
     async def _take_turn(self, *, sweep: bool) -> Turn | None:
         """Take a turn, or None where a look tells that there is nothing to do; nothing is claimed once we stop."""
         attempts, stopping = self._attempts, self._stopping.is_set()
-        settled, dropped = list(attempts.settlements), attempts.take_dropped()
+        settling, self._settle_now = self._settle_now or stopping, False
+        settled, dropped = list(attempts.settlements) if settling else [], attempts.take_dropped()
         places = Places(total=0, share=0, taken={}) if stopping else attempts.places()
-        turn = await self._in_database(
-            self._turn, settled=settled, dropped=dropped, places=places, sweep=sweep and not stopping
-        )
+        try:
+            turn = await self._in_database(
+                self._turn, settled=settled, dropped=dropped, places=places, sweep=sweep and not stopping
+            )
+        except BaseException:
+            self._settle_now = settling
+            raise
         del attempts.settlements[: len(settled)]
         return turn
 
@@ -246,7 +271,8 @@ class Worker:
     ) -> Turn | None:
         if not (settled or dropped or (places.total and self._has_deliveries(sweep=sweep))):
             return None
-        with self._service.database.transaction() as session:
+        # what is only fanned out and claimed would be so again: an event waits for the disk once, not twice
+        with self._service.database.transaction(durable=bool(settled)) as session:
             delivery_store.release(session, dropped, lease=self._lease)
             return self._service.deliveries.turn(
                 session, lease=self._lease, settlements=settled, places=places, sweep=sweep

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from webhook.db.base import Changes, Database, Session, alone, for_update, is_postgresql, is_writing
+from webhook.db.base import Changes, Database, Session, alone, for_update, is_postgresql, is_writing, try_alone
 from webhook.db.sqlite import SqliteDatabase, claim_web
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "is_writing",
     "open_database",
     "path_of",
+    "try_alone",
 ]
 
 

@@ -50,6 +50,7 @@ class Database(ABC):
     _engine: sa.Engine
     _reading: sa.Engine
     _writing: sa.Engine
+    _lax: sa.Engine
 
     def __init__(self) -> None:
         self.trouble: str | None = None
@@ -65,20 +66,25 @@ class Database(ABC):
             yield session
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self, *, durable: bool = True) -> Iterator[Session]:
         """Open a transaction that writes; leaving it commits to disk.
+
+        Args:
+            durable: False for what would only be done again, and which nobody waits for: it is committed and survives
+                this process, but a crash of the machine may undo it, and no other process is told.
 
         Raises:
             DatabaseError: it could not be begun or committed; nothing of it was kept.
         """
         try:
-            with self._translated(), self._turn(), self._writing.begin() as session:
+            with self._translated(), self._turn(), (self._writing if durable else self._lax).begin() as session:
                 yield session
         except DatabaseError as error:
             self.trouble = str(error)
             raise
         self.trouble = None
-        self._ring()
+        if durable:
+            self._ring()
 
     def revision(self) -> str | None:
         """Return the migration that the database is at, None where there was none yet."""
@@ -216,10 +222,18 @@ def alone(session: Session, what: str, *, wait: bool = True) -> bool:
     """
     if not is_postgresql(session):
         return True
-    key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], signed=True)
     function = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
-    taken = session.exec_driver_sql(f"SELECT {function}(%s, %s)", (_ALONE, key)).scalar()
+    taken = session.exec_driver_sql(f"SELECT {function}(%s, %s)", _lock_of(what)).scalar()
     return taken is not False
+
+
+def try_alone(what: str) -> tuple[str, tuple[int, int]]:
+    """Return what to ask PostgreSQL for what `alone` does without waiting."""
+    return "SELECT pg_try_advisory_xact_lock(?, ?)", _lock_of(what)
+
+
+def _lock_of(what: str) -> tuple[int, int]:
+    return _ALONE, int.from_bytes(hashlib.sha256(what.encode()).digest()[:4], signed=True)
 
 
 _ALONE = 0x77656268  # the first of the two numbers of our advisory locks: no other program's, it is hoped

@@ -93,19 +93,11 @@ class PostgresDatabase(Database):
         super().__init__()
         parsed = sa.make_url(url)
         self.name = parsed.set(query={}).render_as_string(hide_password=True)
-        self._engine = sa.create_engine(
-            parsed,
-            pool_size=_POOL,
-            max_overflow=_POOL,
-            pool_timeout=_POOL_SECONDS,
-            hide_parameters=True,
-            connect_args={"options": _OPTIONS, **_CONNECTION},
-        )
-        prepare_engine(self._engine)
-        sa.event.listen(self._engine, "checkout", _refuse_ended)
+        self._engine = _engine(parsed, _OPTIONS)
         # a statement is a transaction of its own: two round trips less than BEGIN and COMMIT around it
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._writing = self._engine.execution_options(writing=True)
+        self._lax = _engine(parsed, f"{_OPTIONS} -c synchronous_commit=off").execution_options(writing=True)
         conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
         self._vacuum_again_at = 0.0
         self._notices = _Notices(make_conninfo(conninfo, **_CONNECTION))
@@ -140,6 +132,7 @@ class PostgresDatabase(Database):
     @override
     def close(self) -> None:
         super().close()
+        self._lax.dispose()
         self._notices.close()
 
     @override
@@ -161,6 +154,22 @@ class PostgresDatabase(Database):
             return _UNREACHABLE
         found = [sentence for code, sentence in _TROUBLES.items() if state.startswith(code)]
         return found[0] if found else f"{state}, {type(error).__name__}"
+
+
+def _engine(url: sa.URL, options: str) -> sa.Engine:
+    """Return an engine; of its connections those used last are used first, which know the statements already."""
+    engine = sa.create_engine(
+        url,
+        pool_size=_POOL,
+        max_overflow=_POOL,
+        pool_timeout=_POOL_SECONDS,
+        pool_use_lifo=True,
+        hide_parameters=True,
+        connect_args={"options": options, **_CONNECTION},
+    )
+    prepare_engine(engine)
+    sa.event.listen(engine, "checkout", _refuse_ended)
+    return engine
 
 
 def _refuse_ended(connection: psycopg.Connection, _record: object, _proxy: object) -> None:

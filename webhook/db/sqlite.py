@@ -66,6 +66,7 @@ class SqliteDatabase(Database):
         sa.event.listen(self._engine, "connect", _prepare_connection)
         sa.event.listen(self._engine, "begin", _begin)
         self._writing = self._engine.execution_options(writing=True)
+        self._lax = self._writing.execution_options(durable=False)
         self._queue = threading.Lock()
         self._lock_file: Any = None
         self._bell = DatagramBell(self.path)
@@ -274,14 +275,18 @@ def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
     # https://sqlite.org/pragma.html#pragma_secure_delete: what is deleted or replaced is overwritten
     connection.execute("PRAGMA secure_delete = ON")
 
 
 def _begin(session: Session) -> None:
-    writing = session.get_execution_options().get("writing", False)
-    session.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    options = session.get_execution_options()
+    if options.get("writing", False):
+        # https://sqlite.org/pragma.html#pragma_synchronous: NORMAL leaves the log to the next commit that is FULL
+        execute(session, f"PRAGMA synchronous = {'FULL' if options.get('durable', True) else 'NORMAL'}")
+        execute(session, "BEGIN IMMEDIATE")
+    else:
+        execute(session, "BEGIN")
 
 
 def _sentence(error: BaseException | None) -> str:

@@ -149,13 +149,8 @@ def _stamp() -> int:
 
 
 _STAMP_BITS = 40  # so that the sum of any number of them is one of 64
-_VERSION = "SELECT count(*), sum(stamp) FROM subscriptions"
-
-
-def subscriptions_version(session: Session) -> tuple[Any, ...]:
-    """Return what differs when any subscription was made, changed or deleted."""
-    [version] = fetch(session, _VERSION)
-    return tuple(version)
+VERSION = "SELECT count(*), sum(stamp) FROM subscriptions"
+"""What differs when any subscription was made, changed or deleted."""
 
 
 def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
@@ -307,12 +302,11 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     next_attempt_at: datetime | None
 
 
-def held(session: Session, delivery_ids: Iterable[str], *, lease: str) -> dict[str, int]:
-    """Return which of these deliveries are still under this lease, and how many attempts each has had."""
-    ids = list(delivery_ids)
+def ask_held(session: Session, delivery_ids: Sequence[str], *, lease: str) -> tuple[str, Sequence[Any]]:
+    """Return what to ask for those of these deliveries that are still under this lease: id, and attempts made."""
     lock = " FOR UPDATE" if is_postgresql(session) else ""
-    among, values = one_of(session, "id", ids)
-    return {row[0]: row[1] for row in fetch(session, _HELD.format(among=among) + lock, (lease, *values))}
+    among, values = one_of(session, "id", delivery_ids)
+    return _HELD.format(among=among) + lock, (lease, *values)
 
 
 def release(session: Session, delivery_ids: Sequence[str], *, lease: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from itertools import chain, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import is_postgresql
 from webhook.models import events, holds
-from webhook.store.text import fetch, insert_rows, merged, run
+from webhook.store.text import fetch, fetch_all, insert_rows, merged, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,7 +44,7 @@ def insert_events(session: Session, rows: Iterable[EventRow]) -> None:
 
     SQLite's one writer makes the numbers those of the commits. On PostgreSQL a later number may be committed first,
     and readers must not pass over the earlier one: so whoever is about to take numbers says first, by a shared lock
-    whose key is the last number so far, that those after it may still come (`_settled`).
+    whose key is the last number so far, that those after it may still come (`settled`).
     """
     values = [(row.id, row.type, row.task_id, clock.to_microseconds(row.created_at), row.data) for row in rows]
     if values and is_postgresql(session):
@@ -90,8 +90,11 @@ def delete_events(session: Session, *, after: int, upto: int, before: datetime, 
 
 
 _FIELDS = ", ".join(EventRow.__struct_fields__)
-_AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
-_OF_TYPE = f"SELECT {_FIELDS} FROM events WHERE type = ? AND seq > ? AND seq <= ?"  # noqa: S608 - our own names
+_AFTER = f"SELECT {_FIELDS} FROM events WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - our own names
+_OF_TYPE = f"SELECT {_FIELDS} FROM events WHERE type = ? AND seq > ?"  # noqa: S608 - our own names
+_NEW = f"""
+    SELECT {_FIELDS} FROM events WHERE seq > coalesce((SELECT seq FROM cursors WHERE name = ?), 0) ORDER BY seq LIMIT ?
+"""  # noqa: S608 - our own names
 _BEHIND = """
     SELECT coalesce((SELECT max(seq) FROM events), 0) - coalesce((SELECT seq FROM cursors WHERE name = ?), 0)
 """
@@ -101,27 +104,37 @@ _MOVE = "INSERT INTO cursors (name, seq) VALUES (?, ?) ON CONFLICT (name) DO UPD
 
 def events_after(session: Session, seq: int, *, types: Sequence[str] | None = None, limit: int) -> list[EventRow]:
     """Return up to `limit` events after this place, oldest first, and none that an earlier one may still precede."""
-    last = _settled(session) if is_postgresql(session) else _LAST
     if types is None:
-        rows = fetch(session, _AFTER, (seq, last, limit))
-    else:
-        statement = merged(session, [_OF_TYPE] * len(types), order="seq", limit=limit)
-        rows = fetch(session, statement, tuple(chain.from_iterable((type_, seq, last) for type_ in types)))
-    return [
-        EventRow(seq=place, id=id_, type=type_, task_id=task_id, created_at=clock.from_microseconds(created), data=data)
-        for place, id_, type_, task_id, created, data in rows
-    ]
+        return settled(fetch_all(session, _asked(session, _AFTER, (seq, limit))))
+    statement = merged(session, [_OF_TYPE] * len(types), order="seq", limit=limit)
+    values = tuple(chain.from_iterable((type_, seq) for type_ in types))
+    return settled(fetch_all(session, _asked(session, statement, values)))
 
 
-def _settled(session: Session) -> int:
-    """Return the number up to which all events that will ever be there are committed (PostgreSQL).
+def ask_new(session: Session, reader: str, *, limit: int) -> list[tuple[str, Sequence[Any]]]:
+    """Return what to ask, in this order, for events after a reader's place; `settled` reads the answers."""
+    return _asked(session, _NEW, (reader, limit))
+
+
+def _asked(session: Session, statement: str, values: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """Return what to ask for a statement's events: on PostgreSQL first for those that are not committed yet.
 
     Both looks come before the events are read, each in a snapshot of its own. Whoever took a number up to the first
     look's had locked before it: in the second look it is either still there, or has ended and can be read.
     """
-    [(newest,)] = fetch(session, _NUMBERED)
-    [(under_way,)] = fetch(session, _UNDER_WAY)
-    return int(newest if under_way is None else min(newest, under_way))
+    looks = [(_NUMBERED, ()), (_UNDER_WAY, ())] if is_postgresql(session) else []
+    return [*looks, (statement, values)]
+
+
+def settled(answers: Sequence[Sequence[tuple[Any, ...]]]) -> list[EventRow]:
+    """Return the events up to which all that will ever be there are committed."""
+    *looks, rows = answers
+    last = min((number for [(number,)] in looks if number is not None), default=_LAST)
+    return [
+        EventRow(seq=place, id=id_, type=type_, task_id=task_id, created_at=clock.from_microseconds(created), data=data)
+        for place, id_, type_, task_id, created, data in rows
+        if place <= last
+    ]
 
 
 _LAST = 2**63 - 1

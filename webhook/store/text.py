@@ -31,6 +31,13 @@ def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Seque
     return _execute(session, statement, values).fetchall()
 
 
+def fetch_all(session: Session, asked: Iterable[tuple[str, Sequence[Any]]]) -> list[Sequence[tuple[Any, ...]]]:
+    """Return the rows of each of several statements, none of which needs another's; a server gets them all at once."""
+    with together(session):
+        cursors = [_execute(session, statement, values) for statement, values in asked]
+    return [cursor.fetchall() for cursor in cursors]
+
+
 def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
     """Execute a statement once, or once for each of a list of rows; return how many rows it was about.
 
