@@ -50,9 +50,42 @@ def test_a_transaction_that_fails_leaves_nothing(database: SqliteDatabase) -> No
 
 
 def test_a_commit_is_synced_to_disk_through_the_write_ahead_log(database: SqliteDatabase) -> None:
-    with database.read() as session:
-        assert session.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert session.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+    for durable, synchronous in ((True, 2), (False, 1), (True, 2)):  # FULL, NORMAL
+        with database.transaction(durable=durable, keep=True) as session:
+            assert session.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+            assert session.exec_driver_sql("PRAGMA synchronous").scalar() == synchronous
+
+
+def test_a_thread_keeps_its_connection_until_a_transaction_fails_on_it(database: SqliteDatabase) -> None:
+    used: list[object] = []
+
+    def use() -> None:
+        with database.transaction(keep=True) as session:
+            used.append(session.connection.dbapi_connection)
+            session.exec_driver_sql("INSERT INTO numbers VALUES (1)")
+
+    def fail() -> None:
+        with database.transaction(keep=True) as session:
+            used.append(session.connection.dbapi_connection)
+            with database.read(keep=True) as other:
+                used.append(other.connection.dbapi_connection)
+            raise ZeroDivisionError
+
+    use()
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with database.read() as session, database.read() as other:
+        given_back = {id(session.connection.dbapi_connection), id(other.connection.dbapi_connection)}
+    elsewhere = threading.Thread(target=use)
+    elsewhere.start()
+    elsewhere.join()
+    first, again, inside, others = used
+    assert first is again
+    assert inside is not again
+    assert id(first) in given_back
+    assert id(inside) not in given_back
+    assert others is not inside
+    assert numbers(database) == [1, 1]
 
 
 def test_writers_of_many_threads_and_connections_all_get_their_turn(database: SqliteDatabase, tmp_path: Path) -> None:
@@ -92,6 +125,10 @@ def test_the_bell_rings_in_the_process_that_listens_when_another_commits(
     if bell is None:
         pytest.skip("the path of the test's directory is too long for a socket")
     add(listener, 1)
+    with pytest.raises(BlockingIOError):
+        bell.recv(1)
+    with database.transaction(durable=False) as session:
+        session.exec_driver_sql("INSERT INTO numbers VALUES (2)")
     with pytest.raises(BlockingIOError):
         bell.recv(1)
     add(database, 2)

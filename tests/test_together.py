@@ -216,15 +216,17 @@ def test_connections_that_the_server_ended_while_nobody_used_them_cost_no_reques
     with ExitStack() as at_the_same_time:
         for _ in range(4):
             at_the_same_time.enter_context(database.read())
+    with database.read(keep=True), database.transaction(keep=True):
+        pass  # and those that this thread keeps
     with services[1].database.read() as session:
         session.exec_driver_sql(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE pid != pg_backend_pid() AND datname = current_database()"
         )
-    for _ in range(8):
-        with database.transaction() as session:
+    for keep in [True, *[False] * 8, True]:
+        with database.transaction(keep=keep) as session:
             insert_event(session)
-        with database.read() as session:
+        with database.read(keep=keep) as session:
             assert event_store.events_after(session, 0, limit=1)
     assert database.trouble is None
 
@@ -247,3 +249,14 @@ def test_a_lost_connection_is_told_in_words_and_replaced(services: list[Service]
     assert database.trouble is None
     with database.read() as session:
         assert [row.id for row in event_store.events_after(session, 0, limit=9)] == [kept, later]
+
+
+def test_what_would_only_be_done_again_does_not_wait_for_the_disk(services: list[Service]) -> None:
+    first, second = services[0].database, services[1].database
+    with first.transaction(durable=False) as session:
+        assert session.exec_driver_sql("SHOW synchronous_commit").scalar() == "off"
+        insert_event(session)
+    with first.transaction() as session:
+        assert session.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
+    with second.read() as session:
+        assert len(event_store.events_after(session, 0, limit=9)) == 1

@@ -178,7 +178,7 @@ class CallbackReceiver:
     ) -> list[Address | ErasedAddress | Exception | None]:
         erased: set[bytes] = set()
         try:
-            with self._database.read() as session:
+            with self._database.read(keep=True) as session:
                 found = task_store.addresses(session, digests)
                 if unknown := {digest for digest in digests if digest not in found}:
                     erased = tombstone_store.erased_addresses(session, unknown)
@@ -189,7 +189,7 @@ class CallbackReceiver:
     def _commit(self, arrivals: Sequence[Arrival], computed: Callable[[], None]) -> list[str | Exception | None]:
         """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
         try:
-            with self._database.transaction() as session:
+            with self._database.transaction(keep=True) as session:
                 results: list[str | Exception | None] = list(self._ingest.accept(session, arrivals))
                 computed()
         except DatabaseError as error:

@@ -229,7 +229,7 @@ class Worker:
             self._attempts.add(transports, turn.claims)
 
     def _has_deliveries(self, *, sweep: bool) -> bool:
-        with self._service.database.read() as session:
+        with self._service.database.read(keep=True) as session:
             return self._service.deliveries.has_new_events(session) or (
                 sweep and bool(delivery_store.subscriptions_with_due(session, now=clock.now()))
             )
@@ -272,7 +272,7 @@ class Worker:
         if not (settled or dropped or (places.total and self._has_deliveries(sweep=sweep))):
             return None
         # what is only fanned out and claimed would be so again: an event waits for the disk once, not twice
-        with self._service.database.transaction(durable=bool(settled)) as session:
+        with self._service.database.transaction(durable=bool(settled), keep=True) as session:
             delivery_store.release(session, dropped, lease=self._lease)
             return self._service.deliveries.turn(
                 session, lease=self._lease, settlements=settled, places=places, sweep=sweep
@@ -318,7 +318,7 @@ class Worker:
         self._call_now.clear()
 
     def _has_calls(self) -> bool:
-        with self._service.database.read() as session:
+        with self._service.database.read(keep=True) as session:
             return self._service.claims.has_due(session)
 
     def _claim_calls(self, room: Room) -> Claimed:

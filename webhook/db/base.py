@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -54,30 +55,37 @@ class Database(ABC):
 
     def __init__(self) -> None:
         self.trouble: str | None = None
+        self._kept: dict[tuple[int, sa.Engine], Session] = {}  # by thread
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self, *, keep: bool = False) -> Iterator[Session]:
         """Open a transaction that reads: on SQLite one state, on PostgreSQL by each statement what is committed.
+
+        Args:
+            keep: the connection, for this thread's next such transaction; to give it back and take one costs more than
+                a small transaction does, and is for threads that have few.
 
         Raises:
             DatabaseError: the database cannot be read.
         """
-        with self._translated(), self._reading.begin() as session:
+        with self._translated(), self._begun(self._reading, keep=keep) as session:
             yield session
 
     @contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[Session]:
+    def transaction(self, *, durable: bool = True, keep: bool = False) -> Iterator[Session]:
         """Open a transaction that writes; leaving it commits to disk.
 
         Args:
             durable: False for what would only be done again, and which nobody waits for: it is committed and survives
                 this process, but a crash of the machine may undo it, and no other process is told.
+            keep: as for `read`.
 
         Raises:
             DatabaseError: it could not be begun or committed; nothing of it was kept.
         """
         try:
-            with self._translated(), self._turn(), (self._writing if durable else self._lax).begin() as session:
+            engine = self._writing if durable else self._lax
+            with self._translated(), self._turn(), self._begun(engine, keep=keep) as session:
                 yield session
         except DatabaseError as error:
             self.trouble = str(error)
@@ -126,7 +134,36 @@ class Database(ABC):
 
     def close(self) -> None:
         """Close all connections."""
+        while self._kept:
+            self._kept.popitem()[1].close()
         self._engine.dispose()
+
+    @contextmanager
+    def _begun(self, engine: sa.Engine, *, keep: bool) -> Iterator[Session]:
+        """Open a transaction; a connection that failed in it is not kept."""
+        if not keep:
+            with engine.begin() as session:
+                yield session
+            return
+        place = threading.get_ident(), engine
+        kept = self._kept.pop(place, None)  # so that a transaction inside this one has another
+        if kept is not None and self._has_ended(kept):
+            kept.invalidate()
+            kept.close()
+            kept = None
+        session = kept or engine.connect()
+        try:
+            with session.begin():
+                yield session
+        except BaseException:
+            session.close()
+            raise
+        if self._kept.setdefault(place, session) is not session:
+            session.close()
+
+    @abstractmethod
+    def _has_ended(self, session: Session) -> bool:
+        """Return whether the other side has closed a connection."""
 
     @abstractmethod
     def _turn(self) -> AbstractContextManager[None]:

@@ -141,6 +141,10 @@ class PostgresDatabase(Database):
         yield
 
     @override
+    def _has_ended(self, session: Session) -> bool:
+        return _was_ended(_connection_of(session))
+
+    @override
     def _ring(self) -> None:
         self._notices.send()
 
@@ -173,11 +177,16 @@ def _engine(url: sa.URL, options: str) -> sa.Engine:
 
 
 def _refuse_ended(connection: psycopg.Connection, _record: object, _proxy: object) -> None:
-    """Have all pooled connections made anew where the server has ended this one: it has said so, unasked."""
+    """Have all pooled connections made anew where the server has ended this one."""
+    if _was_ended(connection):
+        raise sa.exc.InvalidatePoolError
+
+
+def _was_ended(connection: psycopg.Connection) -> bool:
+    """Return whether the server has ended a connection: it has said so, unasked."""
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        raise sa.exc.InvalidatePoolError
+    return bool(poll.poll(0))
 
 
 def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:

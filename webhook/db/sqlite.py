@@ -122,6 +122,10 @@ class SqliteDatabase(Database):
             self._lock_file = None
 
     @override
+    def _has_ended(self, session: Session) -> bool:
+        return False  # there is none
+
+    @override
     @contextmanager
     def _turn(self) -> Iterator[None]:
         with self._queue, self._flock():
