@@ -28,6 +28,7 @@ SERVER = os.environ.get("TEST_POSTGRESQL_URL")
 _PATIENCE_SECONDS = 30
 
 needs_sqlite = pytest.mark.skipif(SERVER is not None, reason="this is about SQLite's file")
+once = pytest.mark.skipif(SERVER is not None, reason="TEST_POSTGRESQL_URL changes nothing: run it without")
 needs_postgresql = pytest.mark.skipif(SERVER is None, reason="TEST_POSTGRESQL_URL names no server")
 
 

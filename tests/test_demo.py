@@ -18,6 +18,7 @@ import pytest
 import requests
 from rich.console import Console
 
+from tests.databases import once
 from tests.running import environment, tracing
 from webhook import demo
 from webhook.demo import service
@@ -27,6 +28,8 @@ from webhook.demo.subscriber import Subscriber
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = once  # its database is its own
 
 DEMO = (sys.executable, "-m", "webhook", "demo")
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)")

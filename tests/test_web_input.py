@@ -18,6 +18,7 @@ import pytest
 
 from tests import impatient
 from tests.clients import ADMIN_KEY, FORM, NO_KEY, AppClient, HttpClient
+from tests.databases import once
 from tests.running import Running, free_port, run, tracing
 from tests.signed import content, form, piece
 from tests.waiting import until
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
     from tests.clients import Reply
     from webhook.bootstrap import Service
+
+pytestmark = once  # what is asked of is in front of the database
 
 PAGES = ("/openapi.json", "/docs", "/readyz", "/metrics")
 SAID = content(piece(0, risk="high"), DataId="said")

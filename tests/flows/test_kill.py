@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.databases import once
 from tests.flows import kill
 from tests.postgres_server import PostgresServer, needs_programs
 from tests.running import children, is_running
@@ -31,6 +32,7 @@ def test_what_was_answered_200_survives_kill_9_once_and_reaches_the_subscriber_u
     assert tally.submitted
 
 
+@once
 @needs_programs
 def test_what_was_answered_200_survives_crashes_of_the_database_s_server(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to the server's user
