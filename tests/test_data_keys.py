@@ -11,11 +11,9 @@ import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from structlog.testing import capture_logs
 
-from tests.clients import AppClient
 from tests.running import ENCRYPTION_KEYS
 from tests.waiting import until
-from webhook import clock, crypto
-from webhook.app import create_app
+from webhook import crypto
 from webhook.crypto import DataKey, sealed_under
 from webhook.data_keys import DataKeys
 from webhook.errors import DatabaseError, DecryptionError, SettingError
@@ -231,21 +229,3 @@ def test_a_data_key_can_be_destroyed_once_nobody_seals_under_it_and_nothing_is_u
     with database.transaction() as session:
         assert data_key_store.destroy(session, 2, now=at())
     assert seal(process(database, time).keyring) == 3, "a number is never used again"
-
-
-def test_data_keys_in_use_are_those_that_something_is_sealed_under(service: Service) -> None:
-    client = AppClient(create_app(service))
-
-    def in_use() -> set[int]:
-        with service.database.read() as session:
-            return data_key_store.in_use(session)
-
-    assert in_use() == {1}, "by the secret that API keys are hashed under"
-    client.made("/v1/tasks", {"url": "https://example.com/a.mp3"})
-    assert in_use() == {1}
-    period = timedelta(days=30)
-    later = DataKeys(
-        service.database, MASTERS, suite="aes-256-gcm", period=period, now=(clock.now() + period).timestamp
-    )
-    later.begin()
-    assert in_use() == {1}, "nothing is under the new one yet"

@@ -26,6 +26,7 @@ from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.retention import Periods, Retention
 from webhook.services import CATALOGUE
+from webhook.shredding import Shredding
 from webhook.store import keys as key_store
 from webhook.store.sealed import KEY_CHECK
 from webhook.tasks import Tasks
@@ -63,6 +64,7 @@ class Service:
     evidence: Evidence
     erasure: Erasure
     retention: Retention
+    shredding: Shredding
     address_policy: AddressPolicy
 
 
@@ -127,6 +129,7 @@ def build(settings: Settings) -> Service:
         evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
         erasure=Erasure(uploads=uploads),
         retention=Retention(periods=periods_of(settings), ingest=ingest),
+        shredding=Shredding(keyring=keyring),
         address_policy=AddressPolicy(settings.allowed_private_networks),
     )
 

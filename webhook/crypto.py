@@ -152,6 +152,11 @@ def sealed_under(head: bytes) -> int | str | None:
     return None
 
 
+def beginnings(key_ids: Iterable[int]) -> list[bytes]:
+    """Return with what the values begin that these data keys sealed."""
+    return [version + key_id.to_bytes(_ID_BYTES) for version in ENVELOPED for key_id in key_ids]
+
+
 class _Sealing:
     """The key that values are sealed under now.
 
