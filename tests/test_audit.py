@@ -132,6 +132,34 @@ def test_what_is_done_to_the_log_is_found_and_named(
     assert f"ow {number} " in fault.sentence
 
 
+@databases.needs_sqlite
+@pytest.mark.parametrize("altered", ["actor = CAST(x'6bff' AS TEXT)", "details = x'7b7d'", "role = x'69b7'"])
+def test_a_row_that_was_made_unreadable_is_told_as_altered(log: Service, altered: str) -> None:
+    attack(log, update(altered, 4))
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (4, "altered")
+
+
+@databases.needs_sqlite
+def test_bytes_that_read_like_the_text_they_replace_are_told_as_altered(log: Service) -> None:
+    with log.database.transaction() as session:
+        written = Entry(actor="key_1", action="task.created", role="abcd")
+        audit.append(session, log.keyring, [written, entry(11)], now=clock.now())
+    attack(log, update(f"role = x'{base64.b64decode('abcd').hex()}'", 10))
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (10, "altered")
+
+
+@databases.needs_sqlite
+def test_a_row_that_was_made_unreadable_is_listed_all_the_same(log: Service) -> None:
+    attack(log, update("actor = CAST(x'6bff' AS TEXT)", 9))
+    with log.database.read() as session:
+        [row] = audit_store.newest(session, audit_store.AuditQuery(limit=1))
+    assert row.actor == "k\N{REPLACEMENT CHARACTER}"
+
+
 def test_what_was_removed_is_missed_also_when_the_service_went_on(log: Service) -> None:
     attack(log, delete("number > 7"))
     append(log, 10)

@@ -114,6 +114,16 @@ def link(previous: bytes, values: Values) -> bytes:
     return hashlib.sha256(previous + msgspec.json.encode(values)).digest()
 
 
+def _fits(previous: Head, values: Values) -> bool:
+    """Return whether a row's hash is that of the row, and follows the one before it."""
+    if any(isinstance(value, bytes) for value in values[:-1]):  # in SQLite a text's place may hold them
+        return False
+    try:
+        return bool(link(previous.hash, values[:-1]) == values[-1])
+    except UnicodeEncodeError:  # nor is every text there UTF-8
+        return False
+
+
 def _head(session: Session, keyring: Keyring) -> Head | None:
     sealed = audit_store.head(session)
     if sealed is None:
@@ -163,7 +173,7 @@ def _walk(session: Session, *, upto: int, newest: int, noted: Head | None) -> Re
             if number <= newest:
                 return Report(head=verified, fault=_inserted(number))
             break
-        if number != verified.number + 1 or link(verified.hash, values[:-1]) != values[-1]:
+        if number != verified.number + 1 or not _fits(verified, values):
             return Report(head=verified, fault=_fault(session, verified, found=number))
         verified = Head(number, values[-1])
         if noted is not None and number == noted.number and verified != noted:
@@ -184,7 +194,7 @@ def _fault(session: Session, verified: Head, *, found: int | None) -> Fault:
     """
     expected = verified.number + 1
     for values in audit_store.in_order(session):
-        if values[0] != expected and link(verified.hash, (expected, *values[1:-1])) == values[-1]:
+        if values[0] != expected and _fits(verified, (expected, *values[1:])):
             sentence = f"Row {expected} was moved: it stands as row {values[0]}."
             return Fault(number=expected, kind="moved", sentence=sentence)
     if found is not None and found < expected:

@@ -169,6 +169,17 @@ def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> sql
         raise DBAPIError.instance(statement, None, error, sqlite3.Error, hide_parameters=True) from error
 
 
+@contextmanager
+def undecodable(session: Session) -> Iterator[None]:
+    """Have a block read texts also where somebody has put bytes that are not UTF-8; these become surrogates."""
+    connection: sqlite3.Connection = session.connection.dbapi_connection  # type: ignore[assignment] # it is SQLite's
+    connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = str
+
+
 def claim_web(path: Path) -> BinaryIO:
     """Take the one place of a web process at a database; it is held until the file is closed, or the process ends.
 

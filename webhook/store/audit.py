@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from webhook import clock
-from webhook.db import is_postgresql, is_writing
+from webhook.db import is_postgresql, is_writing, sqlite
 from webhook.models import audit_log
 from webhook.store.text import fetch, insert_rows, run
 
@@ -86,7 +87,7 @@ def insert(session: Session, rows: Sequence[Values]) -> None:
 
 def last(session: Session) -> Values | None:
     """Return the row of the highest number."""
-    found = fetch(session, _LAST)
+    found = _rows(session, _LAST)
     return found[0] if found else None
 
 
@@ -104,7 +105,7 @@ def set_head(session: Session, sealed: bytes) -> None:
 def in_order(session: Session) -> Iterator[Values]:
     """Yield all rows in the order of their numbers, reading some at a time."""
     number = _BEFORE_ALL
-    while page := fetch(session, _IN_ORDER, (number,)):
+    while page := _rows(session, _IN_ORDER, (number,)):
         yield from page
         number = page[-1][0]
 
@@ -128,9 +129,20 @@ def newest(session: Session, query: AuditQuery) -> list[AuditRow]:
     by_index = "" if is_postgresql(session) else f" INDEXED BY audit_log_{index}{'_' if index else ''}at"
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     statement = f"{_FROM}{by_index}{condition} ORDER BY at DESC, number DESC LIMIT ?"
-    return [row_of(values) for values in fetch(session, statement, (*values, query.limit))]
+    return [row_of(values) for values in _rows(session, statement, (*values, query.limit))]
+
+
+def _rows(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[Values]:
+    """Return rows as they are, altered ones among them: SQLite takes any bytes for a text."""
+    with nullcontext() if is_postgresql(session) else sqlite.undecodable(session):
+        return fetch(session, statement, values)
 
 
 def row_of(values: Values) -> AuditRow:
-    """Return a row as what it means."""
-    return AuditRow(**dict(zip(COLUMNS, values, strict=True)) | {"at": clock.from_microseconds(values[1])})
+    """Return a row as what it means, with U+FFFD for what is no text."""
+    shown = map(_shown, values)
+    return AuditRow(**dict(zip(COLUMNS, shown, strict=True)) | {"at": clock.from_microseconds(values[1])})
+
+
+def _shown(value: Any) -> Any:
+    return value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
