@@ -63,7 +63,7 @@ def log(service: Service) -> Service:
 
 def attack(service: Service, *statements: str) -> None:
     """Change the database as somebody can who owns it, but has no key."""
-    opened, closed = [f"DROP TRIGGER {name}" for name in TRIGGERS], []
+    opened, closed = [f"DROP TRIGGER IF EXISTS {name}" for name in TRIGGERS], []
     if databases.SERVER:
         opened, closed = ([f"ALTER TABLE audit_log {verb} TRIGGER USER"] for verb in ("DISABLE", "ENABLE"))
     with service.database.transaction() as session:
@@ -130,6 +130,57 @@ def test_what_is_done_to_the_log_is_found_and_named(
     assert fault is not None
     assert (fault.number, fault.kind) == (number, kind)
     assert f"ow {number} " in fault.sentence
+
+
+def verify_end(service: Service, rows: int) -> Report:
+    with service.database.read() as session:
+        return audit.verify_end(session, service.keyring, rows=rows)
+
+
+@pytest.mark.parametrize("rows", [3, 9, 100])
+def test_the_end_of_a_log_that_is_as_it_was_written_is_verified_alone(log: Service, rows: int) -> None:
+    assert verify_end(log, rows) == verify(log)
+    append(log, 10)
+    assert verify_end(log, rows) == verify(log)
+
+
+@pytest.mark.parametrize("statements", [statements for statements, _, _ in ATTACKS.values()], ids=ATTACKS)
+def test_what_is_done_to_the_end_of_the_log_is_found(log: Service, statements: list[str]) -> None:
+    attack(log, *statements)
+    assert verify_end(log, 9).fault is not None
+
+
+@pytest.mark.parametrize(
+    ("statement", "number", "kind"),
+    [
+        (update("status = 1", 8), 8, "altered"),
+        (delete("number = 8"), 8, "removed"),
+        (delete("number > 7"), 8, "removed"),
+        (delete("true"), 7, "removed"),
+        (update("status = 1", 9), 9, "altered"),
+        (update("hash = (SELECT hash FROM audit_log WHERE number = 1)", 6), 7, "altered"),
+        (update("status = 1", 6), None, None),
+    ],
+)
+def test_the_end_is_told_from_the_row_before_it_on(
+    log: Service, statement: str, number: int | None, kind: str | None
+) -> None:
+    attack(log, statement)
+    fault = verify_end(log, 3).fault
+    assert (fault and fault.number, fault and fault.kind) == (number, kind)
+
+
+def test_the_end_needs_its_note(log: Service) -> None:
+    attack(log, *forged(log))
+    assert (verify_end(log, 3).fault or audit._UNNOTED).kind == "rewritten"
+    attack(
+        log, "UPDATE meta SET value = (SELECT value FROM meta WHERE name = 'api_key_pepper') WHERE name = 'audit_head'"
+    )
+    assert (verify_end(log, 3).fault or audit._inserted(1)).kind == "head"
+    attack(log, "DELETE FROM meta WHERE name = 'audit_head'")
+    assert verify_end(log, 3).fault == audit._UNNOTED
+    attack(log, delete("true"))
+    assert verify_end(log, 3) == Report(head=EMPTY, fault=None)
 
 
 @databases.needs_sqlite

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from webhook.crypto import Keyring
+    from webhook.evidence_stores import EvidenceStore
     from webhook.settings import Settings
 
 _OWNER_ONLY = 0o600
@@ -82,11 +83,7 @@ def build(settings: Settings) -> Service:
         data_keys.begin()
         with database.transaction() as session:
             api_keys = ApiKeys(pepper(session, data_keys.keyring))
-        store = (
-            open_store(settings.evidence_store)
-            if settings.evidence_store
-            else Directory(_beside_database(settings, "evidence"))
-        )
+        store = evidence_store(settings)
     except ServiceError:
         database.close()
         raise
@@ -132,6 +129,17 @@ def build(settings: Settings) -> Service:
         shredding=Shredding(keyring=keyring),
         address_policy=AddressPolicy(settings.allowed_private_networks),
     )
+
+
+def evidence_store(settings: Settings) -> EvidenceStore:
+    """Return where evidence lies: beside the database when no setting says so.
+
+    Raises:
+        SettingError: it is in S3, and boto3 is not installed.
+    """
+    if settings.evidence_store:
+        return open_store(settings.evidence_store)
+    return Directory(_beside_database(settings, "evidence"))
 
 
 def pace_of(settings: Settings) -> Pace:

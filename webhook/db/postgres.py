@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from webhook.db.base import Database, prepare_engine, without_nul
+from webhook.db.base import Database, Link, prepare_engine, without_nul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,6 +131,14 @@ class PostgresDatabase(Database):
                 session.exec_driver_sql(_VACUUM)
             self._vacuum_again_at = time.monotonic() + _VACUUM_SECONDS
         return True
+
+    @override
+    def link(self) -> Link:
+        with self.read() as session:
+            connection: psycopg.Connection = session.connection.dbapi_connection  # type: ignore[assignment]
+            modes = [option.val for option in connection.pgconn.info if option.keyword == b"sslmode"]
+            tls = session.exec_driver_sql("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").scalar()
+            return Link(host=connection.info.host, tls=tls, mode=(modes[0] or b"").decode())
 
     @override
     def size(self) -> int:

@@ -89,6 +89,10 @@ class SqliteDatabase(Database):
         return self._bell.hang()
 
     @override
+    def link(self) -> None:
+        """Return None: a file has no server."""
+
+    @override
     def size(self) -> int:
         return self.path.stat().st_size
 

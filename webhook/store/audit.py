@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from webhook.db import Session
 
 _PAGE = 1000  # rows
+ROTATED = "master_key.rotated"  # an action, whose object is the master key that is active since
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,10 @@ _IN_ORDER = f"{_FROM} WHERE number > ? ORDER BY number LIMIT {_PAGE}"
 _LAST = f"{_FROM} ORDER BY number DESC LIMIT 1"
 _NOTE = "SELECT value FROM meta WHERE name = ?"
 _SET_NOTE = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+_BY_STATUS = """
+    SELECT status, count(*) FROM (SELECT status, at FROM audit_log ORDER BY number DESC LIMIT ?) AS newest
+    WHERE at >= ? GROUP BY status
+"""
 _HEAD = "audit_head"
 _BEFORE_ALL = -(2**63)
 
@@ -102,12 +107,17 @@ def set_head(session: Session, sealed: bytes) -> None:
     run(session, _SET_NOTE, (_HEAD, sealed))
 
 
-def in_order(session: Session) -> Iterator[Values]:
-    """Yield all rows in the order of their numbers, reading some at a time."""
-    number = _BEFORE_ALL
+def in_order(session: Session, *, after: int = _BEFORE_ALL) -> Iterator[Values]:
+    """Yield all rows after a number, in the order of their numbers, reading some at a time."""
+    number = after
     while page := _rows(session, _IN_ORDER, (number,)):
         yield from page
         number = page[-1][0]
+
+
+def count_by_status(session: Session, *, since: datetime, among: int) -> dict[int | None, int]:
+    """Return how many rows there are since a time, among so many newest ones, by the status of the answer."""
+    return dict(fetch(session, _BY_STATUS, (among, clock.to_microseconds(since))))
 
 
 def newest(session: Session, query: AuditQuery) -> list[AuditRow]:

@@ -158,6 +158,12 @@ def subscriptions_version(session: Session) -> tuple[Any, ...]:
     return tuple(version)
 
 
+def subscription_links(session: Session) -> list[tuple[str, str | None, str]]:
+    """Return the state of each subscription, why it was disabled, and where its events go, without passwords."""
+    found = session.execute(sa.select(subscriptions.c.state, subscriptions.c.disabled_reason, subscriptions.c.url))
+    return [(state, reason, url) for state, reason, url in found]
+
+
 def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
     """Write some columns of a subscription; return whether there is one."""
     statement = (

@@ -145,6 +145,11 @@ def note_data_key(session: Session, row: EvidenceRow, data_key_id: int) -> None:
     session.execute(sa.update(evidence).where(*_is(row.task_id, row.slice_key)).values(data_key_id=data_key_id))
 
 
+def has_saved(session: Session) -> bool:
+    """Return whether the audio of any slice is saved."""
+    return session.execute(sa.select(evidence.c.state).where(evidence.c.state == SAVED).limit(1)).first() is not None
+
+
 def audio_keys(
     session: Session, *, after: tuple[str, bytes] | None, limit: int
 ) -> list[tuple[tuple[str, bytes], int | None]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from webhook.db import Session
 
 KEY_CHECK = "key_check"  # noted in `meta` by versions before there were data keys
-_SEALED_META = (KEY_CHECK, "api_key_pepper", "audit_head")  # of which `meta` holds more
+_SEALED_META = (KEY_CHECK, "api_key_pepper", "audit_head", "audit_verified")  # of which `meta` holds more
 
 Key = tuple[Any, ...]  # a row's primary key
 
@@ -120,6 +120,19 @@ class SealedColumn:
         named = len(self._key)
         return [SealedValue(key=tuple(row[:named]), row=self._row(*row[named:-1]), sealed=row[-1]) for row in rows]
 
+    def versions(self, session: Session, *, limit: int | None) -> dict[bytes, int]:
+        """Return how many values begin with each byte, which tells how they are sealed.
+
+        Args:
+            limit: of rows that are looked at, those of the highest keys; None is all.
+        """
+        descending = [one.desc() for one in self._key]
+        newest = sa.select(self.column.label("value"), self._sealed.label("sealed")).order_by(*descending)
+        rows = (newest if limit is None else newest.limit(limit)).subquery()
+        first = sa.func.substr(rows.c.value, 1, 1)
+        found = session.execute(sa.select(first, sa.func.count()).where(rows.c.sealed).group_by(first))
+        return {bytes(version): number for version, number in found}
+
     def replace(self, session: Session, anew: Sequence[tuple[SealedValue, bytes]]) -> int:
         """Put values in place of what was read, but for what has changed meanwhile; return how many."""
         if not anew:
@@ -158,13 +171,14 @@ def _of_answer(client: str, route: str, key: str) -> str:
 
 _answers, _pages, _meta = models.idempotency_keys.c, models.slice_pages.c, models.meta.c
 
+CALLBACKS = SealedColumn(models.callbacks.c.content)
 SEALED = (
     SealedColumn(models.tasks.c.secrets, lasting=sa.true()),
     SealedColumn(models.receivers.c.secrets, lasting=sa.true()),
     SealedColumn(models.subscriptions.c.secret, lasting=sa.true()),
     SealedColumn(models.subscriptions.c.previous_secret, lasting=sa.true()),
     SealedColumn(models.subscriptions.c.sealed_url, lasting=sa.true()),
-    SealedColumn(models.callbacks.c.content),
+    CALLBACKS,
     # once the text is gone, risk, labels and times stay
     SealedColumn(
         _pages.body, named_by=(_pages.task_id, _pages.first_key), name=_of_slice, lasting=_pages.written_at.is_(None)
