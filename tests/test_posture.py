@@ -367,6 +367,7 @@ def test_data_keys_are_shown_with_their_ages_and_how_many_are_gone(desk: Desk, m
     found = desk.one("data_keys")
     assert (found.state, "due for the next" in found.finding) == ("warning", True)
     service = make_service()
+    assert desk.one("data_keys", now=clock.now() + 3 * DAY).state == "ok", "it could go since yesterday"
     later = clock.now() + 10 * DAY
     found = desk.one("data_keys", now=later)
     assert (found.state, found.evidence["looked_for_unused_at"]) == ("warning", None)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from webhook.db import Database, Session
 
 OLD, PRESENT = 1, 2
+DAY = timedelta(days=1)
 
 
 def past(service: Service) -> None:
@@ -118,6 +119,23 @@ def test_a_key_waits_for_all_that_a_retention_will_remove(service: Service) -> N
     assert live(service) == [OLD, PRESENT]
     assert under(service) == before, "nothing is sealed anew while its key must wait"
     assert entries(service) == []
+
+
+def test_a_key_that_must_wait_keeps_another_from_nothing(service: Service, make_service: MakeService) -> None:
+    forget(service)
+    with service.database.transaction() as session:
+        session.execute(sa.update(data_keys).values(created_at=clock.now() - MONTH, expires_at=clock.now() - 9 * DAY))
+    Caller(service).done()
+    last = make_service()
+    assert set().union(*under(last).values()) == {OLD, PRESENT}
+    look(last, days=2)
+    assert {under_it for label, keys in under(last).items() if label != "meta.value" for under_it in keys} == {
+        PRESENT,
+        3,
+    }
+    assert under(last)["tasks.secrets"] == {PRESENT, 3}, "of the one that waits nothing is sealed anew"
+    look(last, days=3)
+    assert live(last) == [PRESENT, 3]
 
 
 def test_what_lasts_is_sealed_anew_and_a_later_look_destroys_the_key(
