@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import socket
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,6 @@ from webhook.store.tombstones import Hold, Tombstone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from tests.conftest import MakeService, MakeSettings
     from webhook.bootstrap import Service
@@ -53,6 +54,16 @@ if TYPE_CHECKING:
 
 DAY = timedelta(days=1)
 SECRET = "xyzzy-and-more-of-it-so-that-it-is-long-enough"
+
+
+@pytest.fixture(autouse=True)
+def command_lines(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Command lines of processes, of which this test alone knows: others run beside it."""
+    directory = tmp_path_factory.mktemp("processes")
+    (directory / "1").mkdir()
+    (directory / "1" / "cmdline").write_text("init\0")
+    monkeypatch.setattr("webhook.posture.keys._PROCESSES", directory)
+    return directory
 
 
 class Desk:
@@ -445,12 +456,13 @@ def test_keys_for_some_networks_need_to_know_the_proxies(desk: Desk) -> None:
     assert desk.one("trusted_proxies", {"WEBHOOK_BIND": "10.0.0.1:8000"}).state == "ok"
 
 
-def test_a_secret_on_a_command_line_is_wrong(desk: Desk) -> None:
-    variables = {"WEBHOOK_API_KEY": SECRET}
+def test_a_secret_on_a_command_line_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"WEBHOOK_API_KEY": (secret := secrets.token_hex())}
     assert desk.one("secrets_outside_code", variables).state == "ok"
+    monkeypatch.setattr("webhook.posture.keys._PROCESSES", Path("/proc"))
     waiting = "import sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", waiting, f"--key={SECRET}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", waiting, f"--key={secret}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -460,23 +472,16 @@ def test_a_secret_on_a_command_line_is_wrong(desk: Desk) -> None:
     assert str(process.pid) in found.finding
 
 
-def test_where_command_lines_are_not_shown_they_are_not_seen(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("webhook.posture.keys._PROCESSES", tmp_path)
+def test_where_command_lines_are_not_shown_they_are_not_seen(desk: Desk, command_lines: Path) -> None:
+    line = command_lines / "1" / "cmdline"
+    line.unlink()
     assert desk.one("secrets_outside_code").state == "unseen"
-    (tmp_path / "1" / "cmdline").mkdir(parents=True)  # which cannot be read
+    line.mkdir()  # which cannot be read
     assert desk.one("secrets_outside_code").state == "unseen"
 
 
-def test_a_servers_password_on_a_command_line_is_wrong(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("webhook.posture.keys._PROCESSES", tmp_path)
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "cmdline").write_bytes(
-        b"webhook\0migrate\0--from\0postgresql://a:" + SECRET.encode() + b"@db/b\0"
-    )
+def test_a_servers_password_on_a_command_line_is_wrong(desk: Desk, command_lines: Path) -> None:
+    (command_lines / "1" / "cmdline").write_text(f"webhook\0--from\0postgresql://a:{SECRET}@db/b\0")
     settings = replace(desk.service.settings, database_url=f"postgresql+psycopg://a:{SECRET}@db/b")
     assert desk.one("secrets_outside_code", settings=settings).state == "wrong"
 

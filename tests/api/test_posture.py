@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.api.test_access import make_key
 from tests.test_audit import append, attack, update
 from webhook import posture
 from webhook.roles import Role
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
     from tests.clients import AppClient
     from webhook.bootstrap import Service
+
+
+@pytest.fixture(autouse=True)
+def _no_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at no other process: another test's may show the key of all tests."""
+    monkeypatch.setattr("webhook.posture.keys._PROCESSES", tmp_path / "none")
 
 
 def test_each_item_is_shown_with_what_shows_it(client: AppClient) -> None:

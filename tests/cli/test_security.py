@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.running import ENCRYPTION_KEYS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.conftest import RunCommand
+
+
+@pytest.fixture(autouse=True)
+def _no_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at no other process: another test's may show the key of all tests."""
+    monkeypatch.setattr("webhook.posture.keys._PROCESSES", tmp_path / "none")
 
 
 def test_the_command_says_what_it_lacks(webhook: RunCommand, tmp_path: Path) -> None:
