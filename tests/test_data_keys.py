@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -130,6 +130,34 @@ def test_a_next_data_key_that_cannot_be_made_is_tried_again(
     assert seal(one.keyring) == 1
     time.seconds += 10
     until(lambda: seal(one.keyring) == 2)
+
+
+@pytest.mark.parametrize("other", [{"suite": "sm4-gcm"}, {"masters": {"k2": bytes(32), **MASTERS}}])
+def test_a_process_that_was_idle_until_its_data_key_was_destroyed_seals_nothing_under_it(
+    database: Database, time: Time, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    idle = process(database, time)
+    time.seconds += 30 * DAY
+    process(database, time, **other)  # whose data key is not for the idle one
+    time.seconds += 1.5 * DAY
+    at = datetime.fromtimestamp(time(), UTC)
+    with database.transaction() as session:
+        assert [one.id for one in data_key_store.destroyable(session, now=at)] == [1]
+        assert data_key_store.destroy(session, 1, now=at)
+
+    def aside_has_ended() -> bool:
+        return idle._aside is not None and not idle._aside.is_alive()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(idle, "begin", lambda: None)  # as long as it takes
+        for _ in range(3):
+            with pytest.raises(DatabaseError, match="Data key 1 was destroyed"):
+                seal(idle.keyring)
+        until(aside_has_ended)
+    with pytest.raises(DatabaseError, match="Data key 1 was destroyed"):
+        seal(idle.keyring)
+    until(aside_has_ended)
+    assert seal(idle.keyring) == 3
 
 
 def test_a_process_whose_data_key_has_sealed_enough_goes_over_to_the_one_that_another_has_made(

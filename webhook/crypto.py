@@ -222,7 +222,11 @@ class Keyring:
         self._current = self._direct
 
     def seal(self, plaintext: bytes, *, table: str, column: str, row: str) -> bytes:
-        """Encrypt a value for its place; longer ones are compressed first."""
+        """Encrypt a value for its place; longer ones are compressed first.
+
+        Raises:
+            DatabaseError: the data key is over, and there is no other yet.
+        """
         current = self._current
         if next(current.sealed) >= _MOST_VALUES or self._now() >= current.expires_at:
             self._overdue()

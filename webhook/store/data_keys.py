@@ -63,17 +63,20 @@ def replace_wrapping(session: Session, before: DataKey, after: DataKey) -> bool:
 
 
 def destroyable(session: Session, *, now: datetime) -> list[DataKey]:
-    """Return the data keys that no process seals under any more: they and their successor's first day are over.
+    """Return the data keys that no process seals under any more: they and a later one's first day are over.
 
-    Something may be sealed under them still.
+    A process that could use none of the later ones looks whether its own is destroyed before it seals. Something may be
+    sealed under them still.
     """
     live = [one for one in list_data_keys(session) if one.wrapped is not None]
     settled = [one for one in live if one.created_at <= now - _SETTLED]
-    return [
-        one
-        for one in settled
-        if one.expires_at <= now - _SETTLED and any(later.suite == one.suite and later.id > one.id for later in settled)
-    ]
+    return [one for one in settled if one.expires_at <= now - _SETTLED and any(later.id > one.id for later in settled)]
+
+
+def is_destroyed(session: Session, key_id: int) -> bool:
+    """Return whether a data key was destroyed."""
+    found = data_key(session, key_id)
+    return found is not None and found.wrapped is None
 
 
 def destroy(session: Session, key_id: int, *, now: datetime) -> bool:
