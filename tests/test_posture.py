@@ -24,7 +24,7 @@ from rich.console import Console
 from tests import databases
 from tests.certificates import Certificate
 from tests.running import ENCRYPTION_KEYS
-from tests.test_audit import append, attack, update
+from tests.test_audit import append, attack, delete, update
 from tests.test_erasure import Caller
 from tests.test_retention import MONTH, some_of_everything, sweep
 from tests.test_rotation import quiet
@@ -574,6 +574,19 @@ def test_the_end_of_the_audit_log_is_verified_and_when_the_whole_last_was(desk: 
         assert (found.state, "Row 2" in found.finding) == ("wrong", True)
 
 
+def test_an_older_state_of_the_log_is_told_by_what_was_verified(desk: Desk) -> None:
+    append(desk.service, 1, 2)
+    with desk.service.database.read() as session:
+        before = audit_store.head(session)
+    append(desk.service, 3)
+    verified(desk.service)
+    attack(desk.service, delete("number = 3"))
+    with desk.service.database.transaction() as session:
+        audit_store.set_head(session, before or b"")
+    found = desk.one("audit_log")
+    assert (found.state, "had 3" in found.finding) == ("wrong", True)
+
+
 def test_what_a_verification_found_stays_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     append(desk.service, *range(5))
     attack(desk.service, update("status = 1", 2))
@@ -582,6 +595,9 @@ def test_what_a_verification_found_stays_said(desk: Desk, monkeypatch: pytest.Mo
     verified(desk.service)
     found = desk.one("audit_log")
     assert (found.state, found.evidence["last_verified_whole"]["fault"]) == ("wrong", "altered")
+    attack(desk.service, update("status = 201", 2))
+    assert desk.one("audit_log").state == "wrong", "a request has not seen that it is mended"
+    assert desk.one("audit_log", thorough=True).state == "ok"
     desk.execute(sa.update(meta).where(meta.c.name == "audit_verified").values(value=b"\3" + bytes(40)))
     assert desk.one("audit_log").state == "wrong"
 

@@ -175,7 +175,9 @@ def headers(subject: Subject, _session: Session) -> Finding:
     }
     evidence = {"headers": {name: subject.headers.get(name) for name in _HEADERS}}
     if lacking:
-        found = f"An answer lacks, or has otherwise: {', '.join(lacking)}."
-        return Finding(state="wrong", finding=found, mend="Have no proxy take them away.", evidence=evidence)
-    found = f"An answer has {', '.join(_HEADERS)}; Strict-Transport-Security is the proxy's."
+        found = f"The service's answers lack, or have otherwise: {', '.join(lacking)}."
+        return Finding(
+            state="wrong", finding=found, mend="Install the service anew: its code was changed.", evidence=evidence
+        )
+    found = f"The service's answers have {', '.join(_HEADERS)}; what a proxy adds or takes away, `curl -i` shows."
     return Finding(state="ok", finding=found, evidence=evidence)

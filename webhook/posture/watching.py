@@ -16,6 +16,7 @@ from webhook.store import deliveries as delivery_store
 from webhook.store import keys as key_store
 
 if TYPE_CHECKING:
+    from webhook.audit import Report, Verified
     from webhook.db import Session
     from webhook.posture.subject import Subject
 
@@ -107,13 +108,9 @@ def audit_log(subject: Subject, session: Session) -> Finding:
             "rows": last.number,
             "fault": last.fault,
         }
-    if report.fault is not None:
+    if (trouble := _trouble(report, last, is_whole=subject.rows is None)) is not None:
         mend = "Compare it with an export or a backup; `webhook audit verify --noted` where a head was noted elsewhere."
-        return Finding(state="wrong", finding=report.fault.sentence, mend=mend, evidence=evidence)
-    if last is not None and last.fault is not None:
-        mend = "Run `webhook audit verify`; compare with an export or a backup."
-        found = f"The verification of {clock.rfc3339(last.at)} found a row {last.fault}."
-        return Finding(state="wrong", finding=found, mend=mend, evidence=evidence)
+        return Finding(state="wrong", finding=trouble, mend=mend, evidence=evidence)
     if subject.rows is None:
         found = f"{count(report.head.number, 'row')}, none altered, removed or moved. The head is {report.head}."
         return Finding(state="ok", finding=found, evidence=evidence)
@@ -126,6 +123,22 @@ def audit_log(subject: Subject, session: Session) -> Finding:
     return Finding(
         state="ok", finding=f"{found} All {last.number:,} were so at {clock.rfc3339(last.at)}.", evidence=evidence
     )
+
+
+def _trouble(report: Report, last: Verified | None, *, is_whole: bool) -> str | None:
+    """Say what is wrong with the log, by what was found now, and by what a verification of the whole found last."""
+    if report.fault is not None:
+        return report.fault.sentence
+    if last is None:
+        return None
+    if last.number > report.head.number:
+        had = f"and had {last.number:,} at {clock.rfc3339(last.at)}: an older state was put back, with its note."
+        return f"The log has {report.head.number:,} rows, {had}"
+    if last.fault is not None and not is_whole:
+        return (
+            f"The verification of {clock.rfc3339(last.at)} found this: {last.fault}. Run `webhook audit verify` again."
+        )
+    return None
 
 
 def access_log(subject: Subject, session: Session) -> Finding:
