@@ -63,7 +63,7 @@ def log(service: Service) -> Service:
 
 def attack(service: Service, *statements: str) -> None:
     """Change the database as somebody can who owns it, but has no key."""
-    opened, closed = [f"DROP TRIGGER {name}" for name in TRIGGERS], []
+    opened, closed = [f"DROP TRIGGER IF EXISTS {name}" for name in TRIGGERS], []
     if databases.SERVER:
         opened, closed = ([f"ALTER TABLE audit_log {verb} TRIGGER USER"] for verb in ("DISABLE", "ENABLE"))
     with service.database.transaction() as session:
@@ -130,6 +130,85 @@ def test_what_is_done_to_the_log_is_found_and_named(
     assert fault is not None
     assert (fault.number, fault.kind) == (number, kind)
     assert f"ow {number} " in fault.sentence
+
+
+def verify_end(service: Service, rows: int) -> Report:
+    with service.database.read() as session:
+        return audit.verify_end(session, service.keyring, rows=rows)
+
+
+@pytest.mark.parametrize("rows", [3, 9, 100])
+def test_the_end_of_a_log_that_is_as_it_was_written_is_verified_alone(log: Service, rows: int) -> None:
+    assert verify_end(log, rows) == verify(log)
+    append(log, 10)
+    assert verify_end(log, rows) == verify(log)
+
+
+@pytest.mark.parametrize("statements", [statements for statements, _, _ in ATTACKS.values()], ids=ATTACKS)
+def test_what_is_done_to_the_end_of_the_log_is_found(log: Service, statements: list[str]) -> None:
+    attack(log, *statements)
+    assert verify_end(log, 9).fault is not None
+
+
+@pytest.mark.parametrize(
+    ("statement", "number", "kind"),
+    [
+        (update("status = 1", 8), 8, "altered"),
+        (delete("number = 8"), 8, "removed"),
+        (delete("number > 7"), 8, "removed"),
+        (delete("true"), 7, "removed"),
+        (update("status = 1", 9), 9, "altered"),
+        (update("hash = (SELECT hash FROM audit_log WHERE number = 1)", 6), 7, "altered"),
+        (update("status = 1", 6), None, None),
+    ],
+)
+def test_the_end_is_told_from_the_row_before_it_on(
+    log: Service, statement: str, number: int | None, kind: str | None
+) -> None:
+    attack(log, statement)
+    fault = verify_end(log, 3).fault
+    assert (fault and fault.number, fault and fault.kind) == (number, kind)
+
+
+def test_the_end_needs_its_note(log: Service) -> None:
+    attack(log, *forged(log))
+    assert (verify_end(log, 3).fault or audit._UNNOTED).kind == "rewritten"
+    attack(
+        log, "UPDATE meta SET value = (SELECT value FROM meta WHERE name = 'api_key_pepper') WHERE name = 'audit_head'"
+    )
+    assert (verify_end(log, 3).fault or audit._inserted(1)).kind == "head"
+    attack(log, "DELETE FROM meta WHERE name = 'audit_head'")
+    assert verify_end(log, 3).fault == audit._UNNOTED
+    attack(log, delete("true"))
+    assert verify_end(log, 3) == Report(head=EMPTY, fault=None)
+
+
+@databases.needs_sqlite
+@pytest.mark.parametrize("altered", ["actor = CAST(x'6bff' AS TEXT)", "details = x'7b7d'", "role = x'69b7'"])
+def test_a_row_that_was_made_unreadable_is_told_as_altered(log: Service, altered: str) -> None:
+    attack(log, update(altered, 4))
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (4, "altered")
+
+
+@databases.needs_sqlite
+def test_bytes_that_read_like_the_text_they_replace_are_told_as_altered(log: Service) -> None:
+    with log.database.transaction() as session:
+        written = Entry(actor="key_1", action="task.created", role="abcd")
+        audit.append(session, log.keyring, [written, entry(11)], now=clock.now())
+    attack(log, update(f"role = x'{base64.b64decode('abcd').hex()}'", 10))
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (10, "altered")
+
+
+@databases.needs_sqlite
+def test_a_row_that_was_made_unreadable_is_listed_all_the_same(log: Service) -> None:
+    attack(log, update("actor = CAST(x'6bff' AS TEXT)", 9))
+    with log.database.read() as session:
+        [row] = audit_store.newest(session, audit_store.AuditQuery(limit=1))
+    assert row.actor == "k\N{REPLACEMENT CHARACTER}"
 
 
 def test_what_was_removed_is_missed_also_when_the_service_went_on(log: Service) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from structlog.testing import capture_logs
 
-from tests.clients import AppClient
 from tests.running import ENCRYPTION_KEYS
 from tests.waiting import until
-from webhook import clock, crypto
-from webhook.app import create_app
+from webhook import crypto
 from webhook.crypto import DataKey, sealed_under
 from webhook.data_keys import DataKeys
 from webhook.errors import DatabaseError, DecryptionError, SettingError
@@ -134,6 +132,34 @@ def test_a_next_data_key_that_cannot_be_made_is_tried_again(
     until(lambda: seal(one.keyring) == 2)
 
 
+@pytest.mark.parametrize("other", [{"suite": "sm4-gcm"}, {"masters": {"k2": bytes(32), **MASTERS}}])
+def test_a_process_that_was_idle_until_its_data_key_was_destroyed_seals_nothing_under_it(
+    database: Database, time: Time, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    idle = process(database, time)
+    time.seconds += 30 * DAY
+    process(database, time, **other)  # whose data key is not for the idle one
+    time.seconds += 1.5 * DAY
+    at = datetime.fromtimestamp(time(), UTC)
+    with database.transaction() as session:
+        assert [one.id for one in data_key_store.destroyable(session, now=at)] == [1]
+        assert data_key_store.destroy(session, 1, now=at)
+
+    def aside_has_ended() -> bool:
+        return idle._aside is not None and not idle._aside.is_alive()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(idle, "begin", lambda: None)  # as long as it takes
+        for _ in range(3):
+            with pytest.raises(DatabaseError, match="Data key 1 was destroyed"):
+                seal(idle.keyring)
+        until(aside_has_ended)
+    with pytest.raises(DatabaseError, match="Data key 1 was destroyed"):
+        seal(idle.keyring)
+    until(aside_has_ended)
+    assert seal(idle.keyring) == 3
+
+
 def test_a_process_whose_data_key_has_sealed_enough_goes_over_to_the_one_that_another_has_made(
     database: Database, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,21 +257,3 @@ def test_a_data_key_can_be_destroyed_once_nobody_seals_under_it_and_nothing_is_u
     with database.transaction() as session:
         assert data_key_store.destroy(session, 2, now=at())
     assert seal(process(database, time).keyring) == 3, "a number is never used again"
-
-
-def test_data_keys_in_use_are_those_that_something_is_sealed_under(service: Service) -> None:
-    client = AppClient(create_app(service))
-
-    def in_use() -> set[int]:
-        with service.database.read() as session:
-            return data_key_store.in_use(session)
-
-    assert in_use() == {1}, "by the secret that API keys are hashed under"
-    client.made("/v1/tasks", {"url": "https://example.com/a.mp3"})
-    assert in_use() == {1}
-    period = timedelta(days=30)
-    later = DataKeys(
-        service.database, MASTERS, suite="aes-256-gcm", period=period, now=(clock.now() + period).timestamp
-    )
-    later.begin()
-    assert in_use() == {1}, "nothing is under the new one yet"

@@ -22,8 +22,8 @@ from tests.running import Running, environment, free_port
 from tests.running import run as run_command
 from webhook import bootstrap, clock, doctor, processes, receivers, signatures, subscriptions
 from webhook import settings as settings_module
+from webhook.checks import Check, State
 from webhook.crypto import Keyring
-from webhook.doctor.checks import Check, State
 from webhook.errors import ServiceError
 from webhook.ingest import Ingest
 from webhook.store import callbacks as callback_store

@@ -14,7 +14,7 @@ from tests.running import ENCRYPTION_KEYS
 from tests.signed import content, form, piece
 from webhook import clock
 from webhook.app import create_app
-from webhook.crypto import Keyring
+from webhook.crypto import DIRECT, Keyring
 from webhook.errors import DecryptionError, SettingError, StoreUnavailable
 from webhook.evidence import name_of
 from webhook.evidence_stores import Directory
@@ -106,7 +106,7 @@ def values(service: Service, column: SealedColumn) -> list[SealedValue]:
     """Return all values of a column that a master key sealed directly."""
     with service.database.read() as session:
         heads = column.heads(session, after=None, limit=100)
-        return column.direct_values(session, after=None, until=heads[-1].key) if heads else []
+        return column.values(session, after=None, until=heads[-1].key, begin=DIRECT) if heads else []
 
 
 def direct(service: Service) -> dict[str, int]:
@@ -191,7 +191,7 @@ class Killed(Exception):
 def test_a_rotation_that_is_killed_at_any_step_is_just_run_again(
     old: Service, make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("webhook.rotation._VALUES", 1)
+    monkeypatch.setattr("webhook.store.sealed._VALUES", 1)
     before, both, kills = seen(old), make_service(WEBHOOK_ENCRYPTION_KEYS=BOTH), 0
     replace = SealedColumn.replace
     while True:

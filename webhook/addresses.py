@@ -224,6 +224,14 @@ class AddressPolicy:
             raise AddressRefused("Plain http:// is for allowed private networks, and there are none: use https://.")
 
 
+def is_private(host: str) -> bool:
+    """Say whether a host of the settings is this machine, or an address that is not public; a name may be either."""
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def parse_url(url: str, *, longest: int = MAX_URL_LENGTH) -> yarl.URL:
     """Parse a subscriber's URL, or another that we are given, strictly: into what is connected to and sent.
 

@@ -15,6 +15,7 @@ All rows are one chain, so whoever appends waits for the others who do. The call
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,11 +24,11 @@ from webhook import clock
 from webhook.db import alone
 from webhook.errors import DecryptionError
 from webhook.store import audit as audit_store
+from webhook.store import keys as key_store
 from webhook.store.audit import AuditRow, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from typing import Any
 
     from webhook.crypto import Keyring
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 RESUMED = "audit.resumed"
 _PLACE = {"table": "meta", "column": "value", "row": "audit_head"}
 _NUMBER_BYTES = 8
+_VERIFIED = {"table": "meta", "column": "value", "row": "audit_verified"}
 _ACTION = audit_store.COLUMNS.index("action")
 
 
@@ -65,6 +67,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None
     kind: str
     sentence: str
+
+
+_UNNOTED = Fault(
+    number=None,
+    kind="head",
+    sentence="The note of the newest row is missing: rows after the last one may be, too.",
+)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +123,16 @@ def link(previous: bytes, values: Values) -> bytes:
     return hashlib.sha256(previous + msgspec.json.encode(values)).digest()
 
 
+def _fits(previous: Head, values: Values) -> bool:
+    """Return whether a row's hash is that of the row, and follows the one before it."""
+    if any(isinstance(value, bytes) for value in values[:-1]):  # in SQLite a text's place may hold them
+        return False
+    try:
+        return bool(link(previous.hash, values[:-1]) == values[-1])
+    except UnicodeEncodeError:  # nor is every text there UTF-8
+        return False
+
+
 def _head(session: Session, keyring: Keyring) -> Head | None:
     sealed = audit_store.head(session)
     if sealed is None:
@@ -138,7 +157,7 @@ def verify(session: Session, keyring: Keyring, *, noted: Head | None = None) -> 
     else:
         head = found or EMPTY
         if found is None and newest:
-            trouble = "The note of the newest row is missing: rows after the last one may be, too."
+            trouble = _UNNOTED.sentence
     report = _walk(session, upto=newest if trouble else head.number, newest=newest, noted=noted)
     if report.fault is not None and report.fault.kind != "head":
         return report
@@ -147,6 +166,68 @@ def verify(session: Session, keyring: Keyring, *, noted: Head | None = None) -> 
     if report.head != head:
         return msgspec.structs.replace(report, fault=_rewritten(head.number))
     return report
+
+
+def verify_end(session: Session, keyring: Keyring, *, rows: int) -> Report:
+    """Verify the last rows alone: that each fits the one before it, and the last one the sealed note.
+
+    The row before them is taken as it is. Others may append meanwhile.
+    """
+    last = audit_store.last(session)  # before the note, which so cannot be behind it
+    try:
+        head = _head(session, keyring)
+    except DecryptionError as error:
+        return Report(head=EMPTY, fault=Fault(number=None, kind="head", sentence=str(error)))
+    if head is None:
+        return Report(head=EMPTY, fault=None if last is None else _UNNOTED)
+    base = max(head.number - rows, 0)
+    verified = EMPTY if base == 0 else None
+    for values in audit_store.in_order(session, after=base - 1):
+        if values[0] > head.number:
+            if last is not None and values[0] <= last[0]:
+                return Report(head=verified or EMPTY, fault=_inserted(values[0]))
+            break
+        if verified is None:
+            verified = Head(values[0], values[-1])
+            continue
+        if values[0] != verified.number + 1 or not _fits(verified, values):
+            return Report(head=verified, fault=_fault_here(verified, found=values[0]))
+        verified = Head(values[0], values[-1])
+    if verified is None:
+        verified = Head(base, b"")
+    if verified.number < head.number:
+        return Report(head=verified, fault=_fault_here(verified, found=None))
+    return Report(head=verified, fault=None if verified == head else _rewritten(head.number))
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verification of the whole log came to, as it was noted.
+
+    Attributes:
+        number: of the last row up to which each fits the one before it.
+        fault: of the first thing that is wrong, its kind.
+    """
+
+    at: datetime
+    number: int
+    fault: str | None
+
+
+def note_verified(session: Session, keyring: Keyring, report: Report, *, now: datetime) -> None:
+    """Note what a verification of the whole log found, sealed: nobody else can say so."""
+    fault = None if report.fault is None else report.fault.kind
+    noted = msgspec.json.encode(Verified(at=now, number=report.head.number, fault=fault))
+    key_store.set_meta(session, _VERIFIED["row"], keyring.seal(noted, **_VERIFIED))
+
+
+def last_verified(session: Session, keyring: Keyring) -> Verified | None:
+    """Return what the last verification of the whole log found; None where none was noted.
+
+    Raises:
+        DecryptionError: the note was altered.
+    """
+    sealed = key_store.meta_value(session, _VERIFIED["row"])
+    return None if sealed is None else msgspec.json.decode(keyring.open(sealed, **_VERIFIED), type=Verified)
 
 
 def _walk(session: Session, *, upto: int, newest: int, noted: Head | None) -> Report:
@@ -163,7 +244,7 @@ def _walk(session: Session, *, upto: int, newest: int, noted: Head | None) -> Re
             if number <= newest:
                 return Report(head=verified, fault=_inserted(number))
             break
-        if number != verified.number + 1 or link(verified.hash, values[:-1]) != values[-1]:
+        if number != verified.number + 1 or not _fits(verified, values):
             return Report(head=verified, fault=_fault(session, verified, found=number))
         verified = Head(number, values[-1])
         if noted is not None and number == noted.number and verified != noted:
@@ -184,9 +265,15 @@ def _fault(session: Session, verified: Head, *, found: int | None) -> Fault:
     """
     expected = verified.number + 1
     for values in audit_store.in_order(session):
-        if values[0] != expected and link(verified.hash, (expected, *values[1:-1])) == values[-1]:
+        if values[0] != expected and _fits(verified, (expected, *values[1:])):
             sentence = f"Row {expected} was moved: it stands as row {values[0]}."
             return Fault(number=expected, kind="moved", sentence=sentence)
+    return _fault_here(verified, found=found)
+
+
+def _fault_here(verified: Head, *, found: int | None) -> Fault:
+    """Say what became of the row after the last one that fits, without looking for it elsewhere."""
+    expected = verified.number + 1
     if found is not None and found < expected:
         return _inserted(found)
     if found != expected:

@@ -26,6 +26,7 @@ from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.retention import Periods, Retention
 from webhook.services import CATALOGUE
+from webhook.shredding import Shredding
 from webhook.store import keys as key_store
 from webhook.store.sealed import KEY_CHECK
 from webhook.tasks import Tasks
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from webhook.crypto import Keyring
+    from webhook.evidence_stores import EvidenceStore
     from webhook.settings import Settings
 
 _OWNER_ONLY = 0o600
@@ -63,6 +65,7 @@ class Service:
     evidence: Evidence
     erasure: Erasure
     retention: Retention
+    shredding: Shredding
     address_policy: AddressPolicy
 
 
@@ -80,11 +83,7 @@ def build(settings: Settings) -> Service:
         data_keys.begin()
         with database.transaction() as session:
             api_keys = ApiKeys(pepper(session, data_keys.keyring))
-        store = (
-            open_store(settings.evidence_store)
-            if settings.evidence_store
-            else Directory(_beside_database(settings, "evidence"))
-        )
+        store = evidence_store(settings)
     except ServiceError:
         database.close()
         raise
@@ -127,8 +126,20 @@ def build(settings: Settings) -> Service:
         evidence=Evidence(keyring=keyring, store=store, timeout=settings.evidence_timeout),
         erasure=Erasure(uploads=uploads),
         retention=Retention(periods=periods_of(settings), ingest=ingest),
+        shredding=Shredding(keyring=keyring),
         address_policy=AddressPolicy(settings.allowed_private_networks),
     )
+
+
+def evidence_store(settings: Settings) -> EvidenceStore:
+    """Return where evidence lies: beside the database when no setting says so.
+
+    Raises:
+        SettingError: it is in S3, and boto3 is not installed.
+    """
+    if settings.evidence_store:
+        return open_store(settings.evidence_store)
+    return Directory(_beside_database(settings, "evidence"))
 
 
 def pace_of(settings: Settings) -> Pace:

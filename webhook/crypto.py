@@ -152,6 +152,11 @@ def sealed_under(head: bytes) -> int | str | None:
     return None
 
 
+def beginnings(key_ids: Iterable[int]) -> list[bytes]:
+    """Return with what the values begin that these data keys sealed."""
+    return [version + key_id.to_bytes(_ID_BYTES) for version in ENVELOPED for key_id in key_ids]
+
+
 class _Sealing:
     """The key that values are sealed under now.
 
@@ -217,7 +222,11 @@ class Keyring:
         self._current = self._direct
 
     def seal(self, plaintext: bytes, *, table: str, column: str, row: str) -> bytes:
-        """Encrypt a value for its place; longer ones are compressed first."""
+        """Encrypt a value for its place; longer ones are compressed first.
+
+        Raises:
+            DatabaseError: the data key is over, and there is no other yet.
+        """
         current = self._current
         if next(current.sealed) >= _MOST_VALUES or self._now() >= current.expires_at:
             self._overdue()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_LONG_OVER_SECONDS = 43_200.0  # half of the day after which a data key may be destroyed: `store.data_keys`
 _AGAIN_SECONDS = 10.0  # until a next data key that could not be made is looked for again
 
 
@@ -56,6 +57,8 @@ class DataKeys:
         self._period = period
         self._now = now
         self._current = 0
+        self._current_until = 0.0  # seconds since 1970
+        self._aside: threading.Thread | None = None  # makes the next data key
         self._turn = threading.Lock()  # one thread sees to the next data key, the others go on under the old one
         self.keyring = Keyring(masters, find=self._find, overdue=self._go_on, now=now)
 
@@ -124,6 +127,7 @@ class DataKeys:
         self.keyring.hold([data_key])
         self.keyring.use(data_key.id, expires_at=data_key.expires_at.timestamp())
         self._current = data_key.id
+        self._current_until = data_key.expires_at.timestamp()
 
     def _find(self, key_id: int) -> DataKey | None:
         with self._database.read() as session:
@@ -134,19 +138,30 @@ class DataKeys:
 
         Whoever seals mostly has a transaction open, for whose end the one that makes the key may have to wait. So it is
         made by a thread, and what is sealed meanwhile is under the old key, which stays until there is a newer one.
+
+        Raises:
+            DatabaseError: this process was idle, or without the others' master key, for so long that they have
+                destroyed the old one; a moment later there is another.
         """
-        if not self._turn.acquire(blocking=False):
+        is_long_over = self._now() - self._current_until > _LONG_OVER_SECONDS
+        if not self._turn.acquire(blocking=is_long_over):
             return
         try:
             with self._database.read() as session:
                 present = self._present(session)
+                is_gone = present is None and is_long_over and data_key_store.is_destroyed(session, self._current)
             if present is not None:
                 self._use(present)
                 return
-            self.keyring.use(self._current, expires_at=self._now() + _AGAIN_SECONDS)
-            threading.Thread(target=self._begin_aside, name="data key", daemon=True).start()
+            if not is_gone:
+                self.keyring.use(self._current, expires_at=self._now() + _AGAIN_SECONDS)
+            if self._aside is None or not self._aside.is_alive():
+                self._aside = threading.Thread(target=self._begin_aside, name="data key", daemon=True)
+                self._aside.start()
         finally:
             self._turn.release()
+        if is_gone:
+            raise DatabaseError(f"Data key {self._current} was destroyed, and the next one is not made yet.")
 
     def _begin_aside(self) -> None:
         try:

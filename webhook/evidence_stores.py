@@ -150,6 +150,15 @@ class Bucket:
         self._lock = threading.Lock()
         self._made: Any = None
 
+    def endpoint(self) -> str:
+        """Return the URL that is called; credentials may be looked for.
+
+        Raises:
+            StoreUnavailable: there is none.
+        """
+        with _translated():
+            return str(self._client().meta.endpoint_url)
+
     def put(self, name: str, content: bytes) -> None:
         """Write an object."""
         with _translated():

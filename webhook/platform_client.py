@@ -14,7 +14,7 @@ import sys
 import threading
 import uuid
 from ipaddress import ip_address
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, TLSVersion
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -36,6 +36,9 @@ CALL_TIMEOUT_SECONDS = (_CONNECT_TIMEOUT_MS + _READ_TIMEOUT_MS) / 1000
 _PROBE_TIMEOUT_MS = 4_000
 _PROBE_TASK_ID = "webhook-doctor"  # of no task
 _PROBE_PASSES = frozenset({"in_progress", "rate_limited", "source_unreachable"})  # it was let in all the same
+
+MINIMUM_TLS = TLSVersion.TLSv1_2
+_SDK_NAMES = {TLSVersion.TLSv1_2: "TLSv1.2", TLSVersion.TLSv1_3: "TLSv1.3"}
 
 _SERVER_ERROR = 500
 _CREDENTIALS = PlatformBusy(
@@ -101,8 +104,14 @@ class PlatformClient:
                 protocol=parts.scheme,
                 connect_timeout=_CONNECT_TIMEOUT_MS,
                 read_timeout=_READ_TIMEOUT_MS,
+                tls_min_version=_SDK_NAMES[MINIMUM_TLS],
             )
         )
+
+    def minimum_tls(self) -> TLSVersion:
+        """Return the oldest TLS that the SDK's connections speak, read from what makes them."""
+        adapter = _sdk("darabonba.core").DaraCore.get_adapter("https", self._client._tls_min_version)  # noqa: SLF001
+        return TLSVersion(adapter.poolmanager.connection_pool_kw["ssl_context"].minimum_version)
 
     def submit(self, *, service: str, parameters: dict[str, str]) -> str:
         """Submit a task and return the platform's id of it.

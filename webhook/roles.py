@@ -21,6 +21,7 @@ class Permission(Enum):
     SEE_RAW = auto()  # callbacks as they came
     MANAGE_KEYS = auto()
     SEE_AUDIT = auto()  # who did what
+    SEE_POSTURE = auto()  # how well it is guarded, and so where it is not
     ERASE = auto()  # and hold against it
 
 
@@ -39,7 +40,7 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = {
     Role.READER: _SEES,
     Role.REVIEWER: _SEES,
     Role.SUBMITTER: _SEES | {Permission.SUBMIT, Permission.REFRESH},
-    Role.OPERATOR: frozenset({Permission.SEE_STATES, Permission.REFRESH, Permission.OPERATE}),
+    Role.OPERATOR: frozenset({Permission.SEE_STATES, Permission.REFRESH, Permission.OPERATE, Permission.SEE_POSTURE}),
     Role.ADMIN: frozenset(Permission),
 }
 

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from webhook.crypto import DIRECT
 from webhook.errors import DecryptionError
 from webhook.store import data_keys as data_key_store
 from webhook.store import evidence as evidence_store
-from webhook.store.sealed import SEALED
+from webhook.store.sealed import SEALED, ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from webhook.bootstrap import Service
     from webhook.crypto import DataKey
     from webhook.store.sealed import Head, Key, SealedColumn, SealedValue
 
 _HEADS = 5000  # rows looked at in a statement
-_VALUES = 50  # sealed anew in a transaction, of a few milliseconds
-_BYTES = 4 * 1024 * 1024  # and no more than one value beyond so much
 _PAUSE = 4  # times as long as we had the database, others have it: SQLite's log is copied, too, as it grows
 _SAVED = 16  # slices whose audio is listed at once
 _PASSES = 5  # one seals, the next finds nothing, or what does not open; more where older processes go on writing
@@ -129,7 +128,7 @@ def _column_anew(
         if not heads:
             return changed, found
         found.update(head.under for head in heads if isinstance(head.under, str))
-        for until in _ends(heads):
+        for until in ranges(heads, wanted=_is_direct):
             changed += _range_anew(service, column, after=after, until=until)
             after = until
         after = heads[-1].key
@@ -137,21 +136,14 @@ def _column_anew(
         progress(column.label, done, max(total, done))
 
 
-def _ends(heads: Sequence[Head]) -> Iterator[Key]:
-    """Cut rows into ranges with some values to be sealed anew, but few, and few bytes; yield the last row of each."""
-    values = size = 0
-    for head in heads:
-        if isinstance(head.under, str):
-            values, size = values + 1, size + head.size
-        if values == _VALUES or size > _BYTES or (values and head is heads[-1]):
-            yield head.key
-            values = size = 0
+def _is_direct(head: Head) -> bool:
+    return isinstance(head.under, str)
 
 
 def _range_anew(service: Service, column: SealedColumn, *, after: Key | None, until: Key) -> int:
     """Seal some rows' values anew in one transaction, and return how many."""
     with service.database.read() as session:
-        values = column.direct_values(session, after=after, until=until)
+        values = column.values(session, after=after, until=until, begin=DIRECT)
     anew = [(value, sealed) for value in values if (sealed := _sealed_anew(service, column, value)) is not None]
     with _by_turns(), service.database.transaction() as session:
         return column.replace(session, anew)

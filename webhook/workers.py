@@ -388,7 +388,7 @@ class Worker:
                     path.unlink(missing_ok=True)
 
     async def _remove(self) -> None:
-        """Take away what was erased or is past its time: a little, and then a pause, so that nobody waits for it."""
+        """Take away what was erased or is past its time, and old keys: a little, then a pause, so that nobody waits."""
         database, clock_time = self._service.database, asyncio.get_running_loop().time
         began = clock_time()
         sweeps = began >= self._sweep_again_at
@@ -402,6 +402,7 @@ class Worker:
             more |= await asyncio.to_thread(step, database)
         if sweeps and not more:
             self._sweep_again_at = clock_time() + _RETENTION_SECONDS
+        more |= await asyncio.to_thread(self._service.shredding.shred_some, database)
         pause = (clock_time() - began) * _REMOVAL_PAUSES if more else _REMOVAL_SECONDS
         await _wait(self._stopping, pause, clear=False)
 

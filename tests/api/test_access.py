@@ -29,6 +29,7 @@ SUBMITTERS = {
     ("DELETE", "/v1/streams/{task_id}"),
 }
 ADMINS_GET = {"/v1/callbacks/{callback_id}", "/v1/keys", "/v1/keys/{key_id}", "/v1/audit"}
+OPERATORS_GET = {"/v1/posture"}  # it tells where guards are weak, to who may mend them
 # The contract knows no operator: who is on call sees no content, and mends what is stuck.
 NOT_SEEN_BY_OPERATORS = ADMINS_GET | {
     "/v1/verdicts",
@@ -55,7 +56,7 @@ def may(role: Role, method: str, path: str) -> bool:
         return (method, path) in OPERATORS or (method == "GET" and path not in NOT_SEEN_BY_OPERATORS)
     if (method, path) in SUBMITTERS:
         return role is Role.SUBMITTER
-    return method == "GET" and path not in ADMINS_GET
+    return method == "GET" and path not in ADMINS_GET | OPERATORS_GET
 
 
 def make_key(service: Service, role: Role, *, revoked: bool = False) -> str:

@@ -29,6 +29,7 @@ from webhook.api import (
     health,
     keys,
     openapi,
+    posture,
     receivers,
     subscriptions,
     tasks,
@@ -78,6 +79,7 @@ ROUTES: tuple[Route, ...] = (
     *callbacks.ROUTES,
     *audit_routes.ROUTES,
     *keys.ROUTES,
+    *posture.ROUTES,
     *erasures.ROUTES,
 )
 

@@ -64,9 +64,13 @@ def verify_log(*, noted: Head | None) -> None:
     with all keys changed since.
     """
     from webhook import audit as log
+    from webhook import clock
 
-    with open_service() as service, service.database.read() as session:
-        report = log.verify(session, service.keyring, noted=noted)
+    with open_service() as service:
+        with service.database.read() as session:
+            report = log.verify(session, service.keyring, noted=noted)
+        with service.database.transaction() as session:
+            log.note_verified(session, service.keyring, report, now=clock.now())
     if report.fault is not None:
         raise click.ClickException(report.fault.sentence)
     click.echo(f"{report.head.number:,} rows, none altered, removed or moved. The head is {report.head}.")

@@ -16,6 +16,8 @@ from webhook.roles import Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from webhook.bootstrap import Service
+    from webhook.rotation import Rotated
     from webhook.store.keys import ApiKey
 
 _LONGEST_NAME = 128
@@ -139,6 +141,21 @@ def print_roles() -> None:
     click.echo(permissions.table(ROUTES))
 
 
+def _note_rotation(service: Service, rotated: Rotated) -> None:
+    """Have the audit log tell since when a master key is the active one: by the run that ended what others began."""
+    from webhook import clock
+    from webhook.store import audit as audit_store
+
+    active, *others = service.keyring.masters
+    action = audit_store.ROTATED
+    with service.database.transaction() as session:
+        before = audit_store.newest(session, audit_store.AuditQuery(action=action, limit=1))
+        is_noted = bool(before) and before[0].object_id == active
+        if rotated.wrapped or rotated.sealed or (others and not is_noted):
+            details = {"wrapped": rotated.wrapped, "sealed": rotated.sealed}
+            note(session, service, action, active, now=clock.now(), **details)
+
+
 @keys.command("rotate-master")
 def rotate_master() -> None:
     """Bring all that is encrypted under the first of WEBHOOK_ENCRYPTION_KEYS, while the service runs.
@@ -152,6 +169,7 @@ def rotate_master() -> None:
     with open_service() as service, counting() as progress:
         active, *others = service.keyring.masters
         rotated = rotate(service, progress=progress)
+        _note_rotation(service, rotated)
     click.echo(f"Data keys wrapped by {active} now: {rotated.wrapped:,}. Values sealed anew: {rotated.sealed:,}.")
     for key_id in others:
         if key_id not in rotated.needed:

@@ -154,8 +154,13 @@ def demo(*, keep: bool) -> None:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
-def doctor(*, as_json: bool) -> None:
+@click.option("--security", is_flag=True, help="Say how each of the vendor's security asks is met, and what shows it.")
+def doctor(*, as_json: bool, security: bool) -> None:
     """Say what is misconfigured or stuck, and how to mend it; exit status 1 if anything is wrong."""
+    if security:
+        from webhook.doctor import security as chosen
+
+        sys.exit(chosen.run(os.environ, as_json=as_json))
     from webhook import doctor
 
     sys.exit(doctor.run(os.environ, as_json=as_json))

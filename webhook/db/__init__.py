@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from webhook.db.base import Changes, Database, Session, alone, for_update, is_postgresql, is_writing, try_alone
+from webhook.db.base import Changes, Database, Link, Session, alone, for_update, is_postgresql, is_writing, try_alone
 from webhook.db.sqlite import SqliteDatabase, claim_web
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Changes",
     "Database",
+    "Link",
     "Session",
     "alone",
     "claim_web",

@@ -6,7 +6,7 @@ import hashlib
 import threading
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -35,6 +35,20 @@ class Changes(Protocol):
 
     def close(self) -> None:
         """Look no more."""
+
+
+class Link(NamedTuple):
+    """How a server is reached.
+
+    Attributes:
+        host: a name or an address; of this machine's own socket, its path.
+        tls: the version that is spoken, such as `TLSv1.3`; None for none.
+        mode: libpq's `sslmode`, which says whether the server's certificate is checked.
+    """
+
+    host: str
+    tls: str | None
+    mode: str
 
 
 class Database(ABC):
@@ -126,6 +140,14 @@ class Database(ABC):
 
         Raises:
             DatabaseError: it cannot be done now.
+        """
+
+    @abstractmethod
+    def link(self) -> Link | None:
+        """Return how its server is reached; None where it has none.
+
+        Raises:
+            DatabaseError: it cannot be reached.
         """
 
     @abstractmethod

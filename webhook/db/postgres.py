@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from webhook.db.base import Database, prepare_engine, without_nul
+from webhook.db.base import Database, Link, prepare_engine, without_nul
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ _POOL = 10  # the hub of a web process has as many threads
 _POOL_SECONDS = 10
 _CHANNEL = "webhook"
 _VACUUM_SECONDS = 600.0  # between two, each of which looks at all that is new since the one before
-_VACUUM = "VACUUM (SKIP_LOCKED) tasks, task_labels, callbacks, slice_pages, events, evidence"
+_VACUUM = "VACUUM (SKIP_LOCKED) tasks, task_labels, callbacks, slice_pages, events, evidence, data_keys"
 _LOOK_SECONDS = 1.0
 _AGAIN_SECONDS = 0.5
 _JOIN_SECONDS = 5.0
@@ -123,6 +123,14 @@ class PostgresDatabase(Database):
                 session.exec_driver_sql(_VACUUM)
             self._vacuum_again_at = time.monotonic() + _VACUUM_SECONDS
         return True
+
+    @override
+    def link(self) -> Link:
+        with self.read() as session:
+            connection: psycopg.Connection = session.connection.dbapi_connection  # type: ignore[assignment]
+            modes = [option.val for option in connection.pgconn.info if option.keyword == b"sslmode"]
+            tls = session.exec_driver_sql("SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()").scalar()
+            return Link(host=connection.info.host, tls=tls, mode=(modes[0] or b"").decode())
 
     @override
     def size(self) -> int:

@@ -90,6 +90,10 @@ class SqliteDatabase(Database):
         return self._bell.hang()
 
     @override
+    def link(self) -> None:
+        """Return None: a file has no server."""
+
+    @override
     def size(self) -> int:
         return self.path.stat().st_size
 
@@ -172,6 +176,17 @@ def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> sql
         return connection.execute(statement, without_nul(values))
     except sqlite3.Error as error:
         raise DBAPIError.instance(statement, None, error, sqlite3.Error, hide_parameters=True) from error
+
+
+@contextmanager
+def undecodable(session: Session) -> Iterator[None]:
+    """Have a block read texts also where somebody has put bytes that are not UTF-8; these become surrogates."""
+    connection: sqlite3.Connection = session.connection.dbapi_connection  # type: ignore[assignment] # it is SQLite's
+    connection.text_factory = lambda text: text.decode(errors="surrogateescape")
+    try:
+        yield
+    finally:
+        connection.text_factory = str
 
 
 def claim_web(path: Path) -> BinaryIO:

@@ -14,7 +14,6 @@ import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import fields
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -26,9 +25,11 @@ from rich.text import Text
 
 from webhook import bootstrap, clock, logs, processes, services, signatures
 from webhook import settings as settings_module
+from webhook.addresses import is_private
+from webhook.checks import Check, count, ok, warning, wrong
 from webhook.db import open_database
-from webhook.doctor.checks import Check, State, count, ok, warning, wrong
 from webhook.doctor.contents import examine_contents
+from webhook.doctor.marks import mark_of
 from webhook.errors import DatabaseError, DecryptionError, PlatformError, ServiceError, SettingError
 from webhook.settings import Settings, authority, local_url
 from webhook.store import data_keys as data_key_store
@@ -252,12 +253,7 @@ def _fetch(url: str) -> dict[str, Any] | None:
 
 
 def _is_private(url: str) -> bool:
-    """Say whether a URL's host is this machine, or an address that is not public."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return is_private(urlsplit(url).hostname or "")
 
 
 def _public_url(settings: Settings, *, serving: bool) -> Check:
@@ -352,14 +348,6 @@ def _sm3() -> Check:
     return ok("SM3", f"OpenSSL's, through {chosen.__name__.removesuffix('_sm3')}.")
 
 
-# How a state looks, with and without Unicode, and in which colour.
-_MARKS: dict[State, tuple[str, str, str]] = {
-    "ok": ("✓", "+", "green"),
-    "warning": ("!", "!", "yellow"),
-    "wrong": ("✗", "x", "red"),
-}
-
-
 def show(checks: Sequence[Check], console: Console) -> None:
     """Print a line a check; on a terminal what is too long goes on beneath its beginning."""
     table = Table.grid(padding=(0, 2))
@@ -367,9 +355,8 @@ def show(checks: Sequence[Check], console: Console) -> None:
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
-        mark, plain, style = _MARKS[check.state]
         cells = (
-            Text(plain if console.options.ascii_only else mark, style=style),
+            mark_of(check.state, console),
             Text(check.name, style="bold"),
             Text(f"{check.finding} {check.mend}" if check.mend else check.finding),
         )

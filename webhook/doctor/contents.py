@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from webhook import clock, codes, deliveries, signatures
-from webhook.doctor.checks import Check, count, ok, warning, wrong
+from webhook.checks import Check, count, ok, warning, wrong
 from webhook.store import callbacks as callback_store
 from webhook.store import deliveries as delivery_store
 from webhook.store import events as event_store

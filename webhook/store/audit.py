@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from webhook import clock
-from webhook.db import is_postgresql, is_writing
+from webhook.db import is_postgresql, is_writing, sqlite
 from webhook.models import audit_log
 from webhook.store.text import fetch, insert_rows, run
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from webhook.db import Session
 
 _PAGE = 1000  # rows
+ROTATED = "master_key.rotated"  # an action, whose object is the master key that is active since
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +77,10 @@ _IN_ORDER = f"{_FROM} WHERE number > ? ORDER BY number LIMIT {_PAGE}"
 _LAST = f"{_FROM} ORDER BY number DESC LIMIT 1"
 _NOTE = "SELECT value FROM meta WHERE name = ?"
 _SET_NOTE = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+_BY_STATUS = """
+    SELECT status, count(*) FROM (SELECT status, at FROM audit_log ORDER BY number DESC LIMIT ?) AS newest
+    WHERE at >= ? GROUP BY status
+"""
 _HEAD = "audit_head"
 _BEFORE_ALL = -(2**63)
 
@@ -86,7 +92,7 @@ def insert(session: Session, rows: Sequence[Values]) -> None:
 
 def last(session: Session) -> Values | None:
     """Return the row of the highest number."""
-    found = fetch(session, _LAST)
+    found = _rows(session, _LAST)
     return found[0] if found else None
 
 
@@ -101,12 +107,17 @@ def set_head(session: Session, sealed: bytes) -> None:
     run(session, _SET_NOTE, (_HEAD, sealed))
 
 
-def in_order(session: Session) -> Iterator[Values]:
-    """Yield all rows in the order of their numbers, reading some at a time."""
-    number = _BEFORE_ALL
-    while page := fetch(session, _IN_ORDER, (number,)):
+def in_order(session: Session, *, after: int = _BEFORE_ALL) -> Iterator[Values]:
+    """Yield all rows after a number, in the order of their numbers, reading some at a time."""
+    number = after
+    while page := _rows(session, _IN_ORDER, (number,)):
         yield from page
         number = page[-1][0]
+
+
+def count_by_status(session: Session, *, since: datetime, among: int) -> dict[int | None, int]:
+    """Return how many rows there are since a time, among so many newest ones, by the status of the answer."""
+    return dict(fetch(session, _BY_STATUS, (among, clock.to_microseconds(since))))
 
 
 def newest(session: Session, query: AuditQuery) -> list[AuditRow]:
@@ -128,9 +139,20 @@ def newest(session: Session, query: AuditQuery) -> list[AuditRow]:
     by_index = "" if is_postgresql(session) else f" INDEXED BY audit_log_{index}{'_' if index else ''}at"
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     statement = f"{_FROM}{by_index}{condition} ORDER BY at DESC, number DESC LIMIT ?"
-    return [row_of(values) for values in fetch(session, statement, (*values, query.limit))]
+    return [row_of(values) for values in _rows(session, statement, (*values, query.limit))]
+
+
+def _rows(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[Values]:
+    """Return rows as they are, altered ones among them: SQLite takes any bytes for a text."""
+    with nullcontext() if is_postgresql(session) else sqlite.undecodable(session):
+        return fetch(session, statement, values)
 
 
 def row_of(values: Values) -> AuditRow:
-    """Return a row as what it means."""
-    return AuditRow(**dict(zip(COLUMNS, values, strict=True)) | {"at": clock.from_microseconds(values[1])})
+    """Return a row as what it means, with U+FFFD for what is no text."""
+    shown = map(_shown, values)
+    return AuditRow(**dict(zip(COLUMNS, shown, strict=True)) | {"at": clock.from_microseconds(values[1])})
+
+
+def _shown(value: Any) -> Any:
+    return value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value

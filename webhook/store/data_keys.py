@@ -1,8 +1,7 @@
 """Data keys: what values are sealed under, wrapped by master keys.
 
-Whoever destroys one needs to know three things. `destroyable` names those that nobody seals under any more, `in_use`
-those that something stored is sealed under still, and `destroy` keeps the row without its key. What a running process
-has unwrapped it forgets when it ends.
+Whoever destroys one must know that nothing is under it (`shredding`): `destroyable` names those that nobody seals under
+any more, and `destroy` keeps the row without its key. What a running process has unwrapped it forgets when it ends.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 from webhook.crypto import DataKey
-from webhook.models import data_keys, evidence
-from webhook.store.sealed import SEALED
+from webhook.models import data_keys
 from webhook.store.text import upsert
 
 if TYPE_CHECKING:
@@ -65,29 +63,20 @@ def replace_wrapping(session: Session, before: DataKey, after: DataKey) -> bool:
 
 
 def destroyable(session: Session, *, now: datetime) -> list[DataKey]:
-    """Return the data keys that no process seals under any more: they and their successor's first day are over.
+    """Return the data keys that no process seals under any more: they and a later one's first day are over.
 
-    Something may be sealed under them still: see `in_use`.
+    A process that could use none of the later ones looks whether its own is destroyed before it seals. Something may be
+    sealed under them still.
     """
     live = [one for one in list_data_keys(session) if one.wrapped is not None]
     settled = [one for one in live if one.created_at <= now - _SETTLED]
-    return [
-        one
-        for one in settled
-        if one.expires_at <= now - _SETTLED and any(later.suite == one.suite and later.id > one.id for later in settled)
-    ]
+    return [one for one in settled if one.expires_at <= now - _SETTLED and any(later.id > one.id for later in settled)]
 
 
-def in_use(session: Session) -> set[int]:
-    """Return the ids of the data keys that any stored value, or saved audio, is sealed under.
-
-    It reads all rows of all tables with sealed values, seconds for a million.
-    """
-    used: set[int] = set()
-    for column in SEALED:
-        used |= column.data_keys(session)
-    saved = sa.select(evidence.c.data_key_id).where(evidence.c.data_key_id.is_not(None)).distinct()
-    return used | set(session.execute(saved).scalars())
+def is_destroyed(session: Session, key_id: int) -> bool:
+    """Return whether a data key was destroyed."""
+    found = data_key(session, key_id)
+    return found is not None and found.wrapped is None
 
 
 def destroy(session: Session, key_id: int, *, now: datetime) -> bool:

@@ -153,6 +153,12 @@ VERSION = "SELECT count(*), sum(stamp) FROM subscriptions"
 """What differs when any subscription was made, changed or deleted."""
 
 
+def subscription_links(session: Session) -> list[tuple[str, str | None, str]]:
+    """Return the state of each subscription, why it was disabled, and where its events go, without passwords."""
+    found = session.execute(sa.select(subscriptions.c.state, subscriptions.c.disabled_reason, subscriptions.c.url))
+    return [(state, reason, url) for state, reason, url in found]
+
+
 def update_subscription(session: Session, subscription_id: str, **values: Any) -> bool:
     """Write some columns of a subscription; return whether there is one."""
     statement = (

@@ -145,6 +145,22 @@ def note_data_key(session: Session, row: EvidenceRow, data_key_id: int) -> None:
     session.execute(sa.update(evidence).where(*_is(row.task_id, row.slice_key)).values(data_key_id=data_key_id))
 
 
+def has_saved(session: Session) -> bool:
+    """Return whether the audio of any slice is saved."""
+    return session.execute(sa.select(evidence.c.state).where(evidence.c.state == SAVED).limit(1)).first() is not None
+
+
+def audio_keys(
+    session: Session, *, after: tuple[str, bytes] | None, limit: int
+) -> list[tuple[tuple[str, bytes], int | None]]:
+    """Return some rows' keys, in their order, and which data key the audio in the store is sealed under."""
+    statement = sa.select(*_KEY, evidence.c.data_key_id)
+    if after is not None:
+        statement = statement.where(sa.tuple_(*_KEY) > sa.tuple_(*map(sa.literal, after)))
+    rows = session.execute(statement.order_by(*_KEY).limit(limit))
+    return [((task_id, slice_key), data_key_id) for task_id, slice_key, data_key_id in rows]
+
+
 _SAVED_DIRECTLY = (evidence.c.state == SAVED, evidence.c.data_key_id.is_(None))
 
 

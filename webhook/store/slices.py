@@ -95,6 +95,12 @@ def old_pages(session: Session, *, before: datetime, limit: int) -> list[SlicePa
     return [SlicePage(**row._mapping) for row in session.execute(statement)]  # noqa: SLF001
 
 
+def has_text(session: Session) -> bool:
+    """Return whether anything that was said is in any page."""
+    some = sa.select(slice_pages.c.task_id).where(slice_pages.c.written_at.is_not(None)).limit(1)
+    return session.execute(some).first() is not None
+
+
 def rewrite_page(session: Session, page: SlicePage, *, was: datetime | None) -> None:
     """Write another body of a page's slices, unless it was written since.
 

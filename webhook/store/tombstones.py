@@ -72,6 +72,21 @@ def unfinished(session: Session, *, limit: int) -> list[str]:
     return list(session.execute(statement.order_by(tombstones.c.erased_at).limit(limit)).scalars())
 
 
+def backlog(session: Session) -> tuple[int, datetime | None]:
+    """Return of how many erased tasks something may be left, and when the first of them was erased."""
+    statement = sa.select(sa.func.count(), sa.func.min(tombstones.c.erased_at)).where(
+        tombstones.c.finished_at.is_(None)
+    )
+    number, first = session.execute(statement).one()
+    return number, first
+
+
+def held(session: Session) -> tuple[int, datetime | None]:
+    """Return how many tasks are held, and since when the first of them is."""
+    number, first = session.execute(sa.select(sa.func.count(), sa.func.min(holds.c.placed_at))).one()
+    return number, first
+
+
 def finish(session: Session, task_ids: Collection[str], *, now: datetime) -> None:
     """Note that nothing is left of these tasks."""
     statement = sa.update(tombstones).where(tombstones.c.task_id.in_(task_ids))

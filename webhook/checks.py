@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-State = Literal["ok", "warning", "wrong"]
+State = Literal["ok", "warning", "wrong", "unseen"]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,7 +14,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: a stable word.
-        state: a `warning` is worth a look, but nothing fails for it.
+        state: a `warning` is worth a look, but nothing fails for it; what is `unseen` cannot be told from here.
         finding: how it is, in a sentence or two.
         mend: what to do about it.
     """
@@ -40,6 +40,6 @@ def wrong(name: str, finding: str, *, mend: str | None = None) -> Check:
     return Check(name=name, state="wrong", finding=finding, mend=mend)
 
 
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun, whose plural has an s where none is given."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
