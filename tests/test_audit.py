@@ -210,6 +210,22 @@ def test_without_its_note_the_chain_goes_on_and_says_so_for_ever(log: Service) -
     assert (fault.number, fault.kind) == (9, "head")
 
 
+def test_a_log_that_was_emptied_together_with_its_note_is_no_new_one(log: Service) -> None:
+    attack(log, delete("true"), "DELETE FROM meta WHERE name = 'audit_head'")
+    again = bootstrap.build(log.settings)  # as `webhook audit verify` does
+    try:
+        missing = verify(again).fault
+        assert missing is not None
+        assert (missing.number, missing.kind) == (None, "head")
+        append(again, 1)
+    finally:
+        again.database.close()
+    assert [row[7] for row in rows(log)] == [audit.RESUMED, "task.created"]
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (1, "head")
+
+
 def test_a_note_that_does_not_open_is_told_and_nothing_is_appended_behind_it(log: Service) -> None:
     attack(
         log, "UPDATE meta SET value = (SELECT value FROM meta WHERE name = 'api_key_pepper') WHERE name = 'audit_head'"

@@ -6,8 +6,9 @@ kept. So rows that were altered, taken out of the middle, put in or put elsewher
 
 The chain alone could be cut short, or made anew from some row on. So the number and hash of the newest row are noted
 beside it, sealed by the keyring, and the chain goes on from that note: whoever can write the database but lacks the
-encryption keys cannot write another. What this cannot show: an older state of the log put back together with its note,
-and what was forged by somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
+encryption keys cannot write another. There is a note from the first data key on, so an emptied log is not taken for a
+new one. What this cannot show: an older state of the log put back together with its note, and what was forged by
+somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
 
 All rows are one chain, so whoever appends waits for the others who do. The callbacks' way appends nothing.
 """
@@ -83,6 +84,12 @@ def details(values: Mapping[str, Any]) -> str:
     return msgspec.json.encode(values, order="deterministic").decode()
 
 
+def begin(session: Session, keyring: Keyring) -> None:
+    """Note that the log of a new database is empty yet."""
+    if audit_store.head(session) is None:
+        _note(session, keyring, EMPTY)
+
+
 def append(session: Session, keyring: Keyring, entries: Sequence[Entry], *, now: datetime) -> None:
     """Append entries. It is to be the last statement of its transaction, since others wait until that has ended.
 
@@ -93,25 +100,28 @@ def append(session: Session, keyring: Keyring, entries: Sequence[Entry], *, now:
     """
     head = _head(session, keyring)
     if head is None:
-        alone(session, "audit")  # there is no note yet for the first ones to wait for each other at
+        alone(session, "audit")  # there is no note for the first ones to wait for each other at
         head = _head(session, keyring)
     if head is None:
-        head = EMPTY
-        if (last := audit_store.last(session)) is not None:
-            head = Head(last[0], last[-1])
-            entries = [Entry(actor="service", action=RESUMED), *entries]
+        last = audit_store.last(session)
+        head = EMPTY if last is None else Head(last[0], last[-1])
+        entries = [Entry(actor="service", action=RESUMED), *entries]
     rows = []
     for entry in entries:
         values = (head.number + 1, clock.to_microseconds(now), *msgspec.structs.astuple(entry))
         head = Head(head.number + 1, link(head.hash, values))
         rows.append((*values, head.hash))
     audit_store.insert(session, rows)
-    audit_store.set_head(session, keyring.seal(head.number.to_bytes(_NUMBER_BYTES) + head.hash, **_PLACE))
+    _note(session, keyring, head)
 
 
 def link(previous: bytes, values: Values) -> bytes:
     """Return the hash of a row, given the one before it and its columns but the last."""
     return hashlib.sha256(previous + msgspec.json.encode(values)).digest()
+
+
+def _note(session: Session, keyring: Keyring, head: Head) -> None:
+    audit_store.set_head(session, keyring.seal(head.number.to_bytes(_NUMBER_BYTES) + head.hash, **_PLACE))
 
 
 def _head(session: Session, keyring: Keyring) -> Head | None:
@@ -137,7 +147,7 @@ def verify(session: Session, keyring: Keyring, *, noted: Head | None = None) -> 
         trouble = str(error)
     else:
         head = found or EMPTY
-        if found is None and newest:
+        if found is None:
             trouble = "The note of the newest row is missing: rows after the last one may be, too."
     report = _walk(session, upto=newest if trouble else head.number, newest=newest, noted=noted)
     if report.fault is not None and report.fault.kind != "head":

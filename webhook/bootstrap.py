@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhook import models
+from webhook import audit, models
 from webhook.addresses import AddressPolicy
 from webhook.api_keys import ApiKeys, pepper
 from webhook.calls import Calls
@@ -77,7 +77,7 @@ def build(settings: Settings) -> Service:
     try:
         check_migrated(database)
         data_keys = check_keys(settings, database)
-        data_keys.begin()
+        data_keys.begin(first=audit.begin)
         with database.transaction() as session:
             api_keys = ApiKeys(pepper(session, data_keys.keyring))
         store = (
