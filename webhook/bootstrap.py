@@ -26,6 +26,7 @@ from webhook.platform_client import PlatformClient
 from webhook.quarantine import Quarantine
 from webhook.retention import Periods, Retention
 from webhook.services import CATALOGUE
+from webhook.store import data_keys as data_key_store
 from webhook.store import keys as key_store
 from webhook.store.sealed import KEY_CHECK
 from webhook.tasks import Tasks
@@ -241,6 +242,12 @@ def encryption_keys(settings: Settings) -> dict[str, bytes]:
     raise SettingError(
         "WEBHOOK_ENCRYPTION_KEYS", problem, "Put the key file back, or set the keys the database was written with."
     )
+
+
+def is_sealed(database: Database) -> bool:
+    """Return whether the database holds anything that was encrypted."""
+    with database.read() as session:
+        return data_key_store.next_id(session) > 1 or key_store.meta_value(session, KEY_CHECK) is not None
 
 
 def create_key_file(settings: Settings) -> Path | None:
