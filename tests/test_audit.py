@@ -180,7 +180,9 @@ def test_the_end_needs_its_note(log: Service) -> None:
     attack(log, "DELETE FROM meta WHERE name = 'audit_head'")
     assert verify_end(log, 3).fault == audit._UNNOTED
     attack(log, delete("true"))
-    assert verify_end(log, 3) == Report(head=EMPTY, fault=None)
+    assert verify_end(log, 3).fault == verify(log).fault == audit._UNNOTED
+    attack(log, "DELETE FROM data_keys")  # with which all that was ever sealed is gone
+    assert verify_end(log, 3) == verify(log) == Report(head=EMPTY, fault=None)
 
 
 @databases.needs_sqlite
@@ -287,6 +289,22 @@ def test_without_its_note_the_chain_goes_on_and_says_so_for_ever(log: Service) -
     fault = verify(log).fault
     assert fault is not None
     assert (fault.number, fault.kind) == (9, "head")
+
+
+def test_a_log_that_was_emptied_together_with_its_note_is_no_new_one(log: Service) -> None:
+    attack(log, delete("true"), "DELETE FROM meta WHERE name = 'audit_head'")
+    again = bootstrap.build(log.settings)  # as `webhook audit verify` does
+    try:
+        missing = verify(again).fault
+        assert missing is not None
+        assert (missing.number, missing.kind) == (None, "head")
+        append(again, 1)
+    finally:
+        again.database.close()
+    assert [row[7] for row in rows(log)] == [audit.RESUMED, "task.created"]
+    fault = verify(log).fault
+    assert fault is not None
+    assert (fault.number, fault.kind) == (1, "head")
 
 
 def test_a_note_that_does_not_open_is_told_and_nothing_is_appended_behind_it(log: Service) -> None:

@@ -141,6 +141,15 @@ def test_a_directory_that_cannot_be_written_to_is_wrong(
     assert (check.state, "cannot be written to" in check.finding) == ("wrong", True)
 
 
+@databases.needs_postgresql
+def test_a_database_that_takes_no_writes_is_wrong(environ: dict[str, str], service: Service) -> None:
+    with service.database.transaction() as session:
+        name = session.exec_driver_sql("SELECT current_database()").scalar()
+        session.exec_driver_sql(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    check = found(environ, "database")
+    assert (check.state, "takes no writes" in check.finding) == ("wrong", True)
+
+
 def test_a_database_of_another_schema_is_wrong(environ: dict[str, str], tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "webhook.db")) as other:
         other.execute("CREATE TABLE a (b)")

@@ -181,6 +181,9 @@ WHOLE = part("checksum", "a") + part("content", "b")
         part("checksum", "a") + part("content", b"\xff") + b"--edge--\r\n",
         part("checksum", "a") + b"--edge--\r\n",
         b"".join(part(f"x{number}", "") for number in range(100)) + WHOLE + b"--edge--\r\n",
+        part("x", "", more="; y=" + "z" * 10_000) + WHOLE + b"--edge--\r\n",
+        b"--edge\r\n\r\n\r\n" + WHOLE + b"--edge--\r\n",
+        b"--edges\r\n" + WHOLE.removeprefix(b"--edge\r\n") + b"--edge--\r\n",
         b"--edge\r\nContent-Disposition: form-data; name\r\n\r\n",
         b"--edge--\r\n",
     ],
@@ -204,6 +207,16 @@ def test_a_long_multipart_content_comes_whole() -> None:
     content = "x" * 1_000_000
     body = part("checksum", "a") + part("content", content) + b"--edge--\r\n"
     assert forms.decode(body, MULTIPART).content == content.encode()
+
+
+def test_what_is_nearly_a_boundary_belongs_to_the_content() -> None:
+    content = "\r\n--edg\r\n-edge\r--edge\n--edge--\r\n\r\n"
+    whole = part("checksum", "") + part("content", content)
+    for before, padding in ((b"", b""), (b"a preamble\r\n\r\n--edg\r\n", b" \t")):
+        body = (
+            before + whole.replace(b"--edge\r\n", b"--edge" + padding + b"\r\n") + b"--edge--\r\n--edge\r\nan epilogue"
+        )
+        assert forms.decode(body, MULTIPART).content == content.encode()
 
 
 @pytest.mark.parametrize(

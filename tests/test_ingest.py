@@ -334,6 +334,16 @@ def test_content_with_a_live_id_makes_an_external_stream(store: Store) -> None:
     assert (stream.kind, stream.live_id, stream.state) == ("live", "room-1", "processing")
 
 
+def test_names_of_whatever_length_cost_no_result(store: Store) -> None:
+    """PostgreSQL's indexes take 2,704 bytes, after compression."""
+    long = "".join(hashlib.sha512(bytes([number])).hexdigest() for number in range(40))
+    names: dict[str, Any] = {"TaskId": long, "LiveId": long, "DataId": long}
+    assert store.accept(arrival(RECEIVER, content(piece(0, long, labels=[long]), RiskLevel=long, **names))) != [None]
+    (stream,) = external(store)
+    assert (stream.kind, stream.live_id, stream.risk_level) == ("live", long[:256], "medium")
+    assert [label.label for label in stream.labels] == [long[:256]]
+
+
 AUDIO, LIVE = "audio_detection_byllm_global", "live_detection_byllm_global"
 
 

@@ -718,6 +718,19 @@ def test_unknown_fields_and_labels_are_kept_at_every_level() -> None:
     assert parse({"Data": {"RiskLevel": "none"}, **unknown}).extra == unknown
 
 
+def test_of_a_name_too_long_to_be_looked_for_the_beginning_counts_and_the_whole_is_kept() -> None:
+    long, head = "é" * 257, "é" * 256
+    assert found(Label=head) == a_finding(label=head)
+    assert found(label=long) == a_finding(label=head, extra={"label": long})
+    assert sliced(Result=[{"Label": long}]).risk_level == "medium"
+    flat = sliced(Labels=f"ad,{long}")
+    assert [finding.label for finding in flat.results] == ["ad", head]
+    assert flat.extra == {"Labels": ["ad", long]}
+    result = parse({"Code": 200, "Data": {"TaskId": long, "LiveId": long, "DataId": long, "SliceDetails": []}})
+    assert (result.task_id, result.live_id, result.data_id) == (long, head, head)
+    assert result.extra == {"LiveId": long, "DataId": long}
+
+
 def test_nothing_extra_is_written_where_there_is_nothing_extra() -> None:
     assert "extra" not in msgspec.json.encode(sliced(foo=None, Result=[{}])).decode().replace('"extra":{"foo"', "")
     assert encoded(sliced(foo=None))["extra"] == {"foo": None}
@@ -736,7 +749,7 @@ def test_a_level_is_a_word_in_lower_case(sent: str, level: str | None) -> None:
     assert parse({"Data": {"RiskLevel": sent, "SliceDetails": []}}).risk_level == level
 
 
-@pytest.mark.parametrize("sent", [*ODD, 0, 3])
+@pytest.mark.parametrize("sent", [*ODD, 0, 3, "x" * 257])
 def test_a_level_that_cannot_be_read_is_never_clean(sent: Any) -> None:
     assert found(RiskLevel=sent) == a_finding(extra={"RiskLevel": sent})
     assert sliced(RiskLevel=sent) == a_slice(risk_level="medium", extra={"RiskLevel": sent})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import threading
 from contextlib import contextmanager
 from datetime import timedelta
@@ -300,6 +301,26 @@ def test_the_worker_shows_that_it_is_alive_and_forgets_old_answers(client: AppCl
     with working(service):
         until(lambda: kept() is None)
         until(lambda: client.shown("/readyz")["dependencies"]["worker"] == "ok")
+
+
+def test_uploads_that_no_task_owns_are_deleted_also_while_the_disk_is_full(
+    client: AppClient, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = service.uploads
+    assert client.upload(("file", "a.mp3", b"sound")).status == 201
+    [owned] = uploads.directory.iterdir()
+    lost, fresh = uploads.begin(), uploads.begin()
+    for path in (owned, lost):
+        os.utime(path, (0, 0))
+
+    @contextmanager
+    def full() -> Iterator[Any]:
+        raise DatabaseError("disk full")
+        yield
+
+    monkeypatch.setattr(service.database, "transaction", full)
+    with working(service):
+        until(lambda: {*uploads.directory.iterdir()} == {owned, fresh})
 
 
 def test_a_worker_that_has_run_out_of_memory_ends_to_be_started_anew(client: AppClient, service: Service) -> None:

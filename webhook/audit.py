@@ -6,8 +6,9 @@ kept. So rows that were altered, taken out of the middle, put in or put elsewher
 
 The chain alone could be cut short, or made anew from some row on. So the number and hash of the newest row are noted
 beside it, sealed by the keyring, and the chain goes on from that note: whoever can write the database but lacks the
-encryption keys cannot write another. What this cannot show: an older state of the log put back together with its note,
-and what was forged by somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
+encryption keys cannot write another. There is a note from the first data key on, so an emptied log is not taken for a
+new one. What this cannot show: an older state of the log put back together with its note, and what was forged by
+somebody who has the keys. Against both helps a head (`number:hash`) that was noted elsewhere.
 
 All rows are one chain, so whoever appends waits for the others who do. The callbacks' way appends nothing.
 """
@@ -24,6 +25,7 @@ from webhook import clock
 from webhook.db import alone
 from webhook.errors import DecryptionError
 from webhook.store import audit as audit_store
+from webhook.store import data_keys as data_key_store
 from webhook.store import keys as key_store
 from webhook.store.audit import AuditRow, Entry
 
@@ -92,6 +94,12 @@ def details(values: Mapping[str, Any]) -> str:
     return msgspec.json.encode(values, order="deterministic").decode()
 
 
+def begin(session: Session, keyring: Keyring) -> None:
+    """Note that the log of a new database is empty yet."""
+    if audit_store.head(session) is None:
+        _note(session, keyring, EMPTY)
+
+
 def append(session: Session, keyring: Keyring, entries: Sequence[Entry], *, now: datetime) -> None:
     """Append entries. It is to be the last statement of its transaction, since others wait until that has ended.
 
@@ -102,20 +110,19 @@ def append(session: Session, keyring: Keyring, entries: Sequence[Entry], *, now:
     """
     head = _head(session, keyring)
     if head is None:
-        alone(session, "audit")  # there is no note yet for the first ones to wait for each other at
+        alone(session, "audit")  # there is no note for the first ones to wait for each other at
         head = _head(session, keyring)
     if head is None:
-        head = EMPTY
-        if (last := audit_store.last(session)) is not None:
-            head = Head(last[0], last[-1])
-            entries = [Entry(actor="service", action=RESUMED), *entries]
+        last = audit_store.last(session)
+        head = EMPTY if last is None else Head(last[0], last[-1])
+        entries = [Entry(actor="service", action=RESUMED), *entries]
     rows = []
     for entry in entries:
         values = (head.number + 1, clock.to_microseconds(now), *msgspec.structs.astuple(entry))
         head = Head(head.number + 1, link(head.hash, values))
         rows.append((*values, head.hash))
     audit_store.insert(session, rows)
-    audit_store.set_head(session, keyring.seal(head.number.to_bytes(_NUMBER_BYTES) + head.hash, **_PLACE))
+    _note(session, keyring, head)
 
 
 def link(previous: bytes, values: Values) -> bytes:
@@ -131,6 +138,15 @@ def _fits(previous: Head, values: Values) -> bool:
         return bool(link(previous.hash, values[:-1]) == values[-1])
     except UnicodeEncodeError:  # nor is every text there UTF-8
         return False
+
+
+def _note(session: Session, keyring: Keyring, head: Head) -> None:
+    audit_store.set_head(session, keyring.seal(head.number.to_bytes(_NUMBER_BYTES) + head.hash, **_PLACE))
+
+
+def _is_new(session: Session) -> bool:
+    """Return whether a database was only migrated: from its first data key on there is a note."""
+    return data_key_store.next_id(session) == 1
 
 
 def _head(session: Session, keyring: Keyring) -> Head | None:
@@ -156,7 +172,7 @@ def verify(session: Session, keyring: Keyring, *, noted: Head | None = None) -> 
         trouble = str(error)
     else:
         head = found or EMPTY
-        if found is None and newest:
+        if found is None and (newest or not _is_new(session)):
             trouble = _UNNOTED.sentence
     report = _walk(session, upto=newest if trouble else head.number, newest=newest, noted=noted)
     if report.fault is not None and report.fault.kind != "head":
@@ -179,7 +195,7 @@ def verify_end(session: Session, keyring: Keyring, *, rows: int) -> Report:
     except DecryptionError as error:
         return Report(head=EMPTY, fault=Fault(number=None, kind="head", sentence=str(error)))
     if head is None:
-        return Report(head=EMPTY, fault=None if last is None else _UNNOTED)
+        return Report(head=EMPTY, fault=None if last is None and _is_new(session) else _UNNOTED)
     base = max(head.number - rows, 0)
     verified = EMPTY if base == 0 else None
     for values in audit_store.in_order(session, after=base - 1):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from webhook import models
+from webhook import audit, models
 from webhook.addresses import AddressPolicy
 from webhook.api_keys import ApiKeys, pepper
 from webhook.calls import Calls
@@ -27,6 +27,7 @@ from webhook.quarantine import Quarantine
 from webhook.retention import Periods, Retention
 from webhook.services import CATALOGUE
 from webhook.shredding import Shredding
+from webhook.store import data_keys as data_key_store
 from webhook.store import keys as key_store
 from webhook.store.sealed import KEY_CHECK
 from webhook.tasks import Tasks
@@ -80,7 +81,7 @@ def build(settings: Settings) -> Service:
     try:
         check_migrated(database)
         data_keys = check_keys(settings, database)
-        data_keys.begin()
+        data_keys.begin(first=audit.begin)
         with database.transaction() as session:
             api_keys = ApiKeys(pepper(session, data_keys.keyring))
         store = evidence_store(settings)
@@ -252,6 +253,12 @@ def encryption_keys(settings: Settings) -> dict[str, bytes]:
     raise SettingError(
         "WEBHOOK_ENCRYPTION_KEYS", problem, "Put the key file back, or set the keys the database was written with."
     )
+
+
+def is_sealed(database: Database) -> bool:
+    """Return whether the database holds anything that was encrypted."""
+    with database.read() as session:
+        return data_key_store.next_id(session) > 1 or key_store.meta_value(session, KEY_CHECK) is not None
 
 
 def create_key_file(settings: Settings) -> Path | None:

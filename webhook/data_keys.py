@@ -90,8 +90,11 @@ class DataKeys:
                 "Set the keys the database was written with, the active one first, or put its key file back.",
             ) from None
 
-    def begin(self) -> None:
+    def begin(self, *, first: Callable[[Session, Keyring], None] | None = None) -> None:
         """Seal under the present data key from now on; it is made where there is none.
+
+        Args:
+            first: what is sealed together with the first data key that the database ever has, in its transaction.
 
         Raises:
             DatabaseError: it cannot be made.
@@ -104,7 +107,11 @@ class DataKeys:
                 key_id = data_key_store.next_id(session)
                 present = self._present(session)
                 if present is None:
-                    data_key_store.insert_data_key(session, self._new(key_id))
+                    made = self._new(key_id)
+                    if data_key_store.insert_data_key(session, made) and key_id == 1 and first is not None:
+                        self.keyring.hold([made])
+                        self.keyring.use(made.id, expires_at=made.expires_at.timestamp())
+                        first(session, self.keyring)
         self._use(present)
 
     def _new(self, key_id: int) -> DataKey:

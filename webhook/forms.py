@@ -12,9 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 import msgspec
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder
 from yarl import query_to_pairs
 
 from webhook.errors import MalformedBody
@@ -27,6 +25,7 @@ MULTIPART = "multipart/form-data"
 JSON = "application/json"
 
 _MOST_FIELDS = 64
+_LONGEST_HEAD = 8192  # bytes of a part's
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ESCAPED_REPLACEMENT = "%EF%BF%BD"
 
@@ -142,19 +141,38 @@ class _Pairs(list[tuple[str, object]]):
 
 
 def _multipart(body: bytes, boundary: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts, found by searches in C: the framework's parser takes seconds for what is nearly a boundary."""
     if not boundary:
         raise MalformedBody("The multipart body has no boundary.")
-    decoder = MultipartDecoder(boundary.encode(), max_parts=_MOST_FIELDS)
-    name, value = "", bytearray()
-    try:
-        decoder.receive_data(body)
-        decoder.receive_data(None)
-        while not isinstance(event := decoder.next_event(), Epilogue):  # what is cut off is a ValueError by now
-            if isinstance(event, Field | File):
-                name, value = event.name or "", bytearray()
-            elif isinstance(event, Data):
-                value += event.data
-                if not event.more_data:
-                    yield name, _text(bytes(value))
-    except (ValueError, RequestEntityTooLarge):
-        raise MalformedBody("The multipart body is broken, cut off, or has too many parts.") from None
+    delimiter = b"\r\n--" + boundary.encode(errors="replace")
+    at = len(delimiter) - 2 if body.startswith(delimiter[2:]) else _after(body, delimiter, 0)
+    for _ in range(_MOST_FIELDS + 1):
+        if body.startswith(b"--", at):
+            return
+        head_end = body.find(b"\r\n\r\n", at, at + _LONGEST_HEAD)
+        after = _after(body, delimiter, head_end + 2) if head_end >= 0 else 0
+        padding, _, head = body[at:head_end].partition(b"\r\n")
+        if head_end < 0 or padding.strip(b" \t"):
+            break
+        yield _part_name(head), _text(body[head_end + 4 : after - len(delimiter)])
+        at = after
+    raise _broken()
+
+
+def _after(body: bytes, delimiter: bytes, start: int) -> int:
+    found = body.find(delimiter, start)
+    if found < 0:
+        raise _broken()
+    return found + len(delimiter)
+
+
+def _part_name(head: bytes) -> str:
+    for line in _text(head).split("\r\n"):
+        name, _, value = line.partition(":")
+        if name.strip().lower() == "content-disposition":
+            return parse_options_header(value)[1].get("name", "")
+    raise _broken()
+
+
+def _broken() -> MalformedBody:
+    return MalformedBody("The multipart body is broken, cut off, or has too many parts.")

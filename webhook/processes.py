@@ -59,8 +59,11 @@ def migrate(settings: Settings) -> Path | None:
     database = open_database(settings.database_url)
     try:
         bootstrap.upgrade(database)
+        sealed = bootstrap.is_sealed(database)
     finally:
         database.close()
+    if sealed:  # a new key would open nothing of it, and be taken for the right one
+        return None
     try:
         return bootstrap.create_key_file(settings)
     except OSError as error:

@@ -374,11 +374,14 @@ class Worker:
 
     def _keep_house_once(self) -> None:
         now = clock.now()
+        self._delete_abandoned_uploads()  # before anything is written, which a full disk would not let us
         with self._service.database.transaction() as session:
             alone(session, "housekeeping")
             key_store.beat(session, key_store.WORKER, now=now)
             key_store.forget_answers(session, before=now - _KEEP_ANSWERS)
             self._service.evidence.give_up(session)
+
+    def _delete_abandoned_uploads(self) -> None:
         abandoned = list(self._service.uploads.abandoned())
         if abandoned:
             with self._service.database.read() as session:

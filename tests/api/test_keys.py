@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import gevent
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,6 +21,7 @@ from webhook.errors import DatabaseError, Forbidden, TooManyRequests, Unauthoriz
 from webhook.roles import Role
 
 if TYPE_CHECKING:
+    from tests.clients import Reply
     from tests.conftest import Clock, MakeService
     from webhook.bootstrap import Service
 
@@ -43,6 +45,28 @@ def test_a_revoked_key_opens_nothing_and_is_still_listed(client: AppClient) -> N
     assert listed["revoked_at"]
     assert client.delete(f"/v1/keys/{made['id']}").status == 404
     assert client.get("/v1/keys/key_nobody").status == 404
+
+
+def test_a_key_that_is_revoked_while_its_request_waits_is_given_nothing(client: AppClient, service: Service) -> None:
+    made = client.made("/v1/keys", {"name": "a", "role": "reader"})
+    waiting = gevent.spawn(AppClient(create_app(service)).get, "/v1/events", key=made["key"], wait=20)
+    gevent.sleep(0.2)
+    assert client.delete(f"/v1/keys/{made['id']}").status == 204
+    stream = client.made("/v1/streams", {"url": "rtmp://example.com/1", "live_id": "1"})
+    client.delete(f"/v1/streams/{stream['id']}")
+    reply: Reply = waiting.get(timeout=30)
+    assert (reply.status, b"items" in reply.body) == (401, False)
+
+
+def test_both_keys_of_a_client_make_a_repeated_request_one(client: AppClient) -> None:
+    body = {"name": "a", "role": "submitter"}
+    old, new = (client.made("/v1/keys", body)["key"] for _ in range(2))
+    other = client.made("/v1/keys", {**body, "name": "b"})["key"]
+    tasks = [
+        client.post("/v1/tasks", {"url": "https://example.com/a.mp3"}, key=key, headers={"Idempotency-Key": "k"}).json
+        for key in (old, new, other)
+    ]
+    assert [task["id"] == tasks[0]["id"] for task in tasks] == [True, True, False]
 
 
 def test_a_third_live_key_of_a_client_is_a_conflict(client: AppClient) -> None:

@@ -147,6 +147,8 @@ def test_a_key_file_is_made_for_its_owner_alone_and_told_of_once(webhook: RunCom
     status, _, err = webhook("worker", WEBHOOK_ENCRYPTION_KEYS="")
     assert status == 1
     assert "Put the key file back" in err
+    assert webhook("migrate", WEBHOOK_ENCRYPTION_KEYS="")[0] == 0
+    assert not path.exists()
 
 
 def test_the_sandbox_lists_what_its_names_do(webhook: RunCommand) -> None:

@@ -6,6 +6,7 @@ for it. Long polls count once. Callbacks of the platform come another way, and a
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import time
 from dataclasses import dataclass
@@ -56,6 +57,13 @@ class Client:
     name: str
     role: Role
 
+    @property
+    def party(self) -> str:
+        """Whose idempotency keys these are: those of a client, whichever of its API keys it shows."""
+        if self.id == _BOOTSTRAP:
+            return self.id
+        return f"client_{hashlib.sha256(self.name.encode()).hexdigest()[:32]}"
+
     def may(self, permission: Permission) -> bool:
         """Return whether the client's role has a permission."""
         return permission in PERMISSIONS[self.role]
@@ -101,10 +109,7 @@ class Access:
             TooManyRequests: the key, or wrong ones from this address, were shown too often.
             DatabaseError: our own trouble.
         """
-        scheme, _, key = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise Unauthorized("Send `Authorization: Bearer KEY`; `webhook keys create` makes one.")
-        digest = self._service.api_keys.digest(key.strip().encode())
+        digest = self._digest(authorization)
         neighbourhood = _neighbourhood(address)
         wait = self._failures.left(neighbourhood, now=self._ticks()).wait_seconds
         if wait and digest not in self._known:
@@ -120,6 +125,22 @@ class Access:
         if len(self._known) > _MOST_KNOWN:
             del self._known[next(iter(self._known))]  # the one that was longest not shown
         return client, self._count(client)
+
+    def confirm(self, *, authorization: str, address: str) -> None:
+        """Look once more at a key that was let in, and whose request has waited since; it is not counted again.
+
+        Raises:
+            Unauthorized: it was revoked meanwhile, or expired.
+            Forbidden: it is not for this address.
+            DatabaseError: our own trouble.
+        """
+        self._client(self._digest(authorization), address)
+
+    def _digest(self, authorization: str) -> bytes:
+        scheme, _, key = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise Unauthorized("Send `Authorization: Bearer KEY`; `webhook keys create` makes one.")
+        return self._service.api_keys.digest(key.strip().encode())
 
     def _client(self, digest: bytes, address: str) -> Client:
         if self._admin is not None and hmac.compare_digest(digest, self._admin):

@@ -149,8 +149,7 @@ class Api:
         return view
 
     def _enter(self) -> tuple[Client, dict[str, str]]:
-        authorization = request.headers.get("Authorization", "")
-        return self._access.enter(authorization=authorization, address=request.remote_addr or "")
+        return self._access.enter(**_shown())
 
     def _respond(self, route: Route, client: Client, path: dict[str, str]) -> Response:
         """Answer a request; what is refused or read stands in the audit log before anybody learns of it."""
@@ -208,9 +207,12 @@ class Api:
         """Answer a request; one that waits is asked again at each change, up to its time."""
         answer: Answer = in_thread(respond, self._service, route, raw)
         deadline = time.monotonic() + answer.wait_seconds
+        waits = answer.again is not None
         while answer.again is not None and (left := deadline - time.monotonic()) > 0:
             self._news.wait(left)
             answer = in_thread(self._ask_again, answer)
+        if waits and answer.entry is not None:
+            self._access.confirm(**_shown())
         return answer
 
     def _ask_again(self, answer: Answer) -> Answer:
@@ -246,6 +248,11 @@ class Api:
     def _exposition(self) -> Response:
         text = in_thread(health.exposition, self._service, self._metrics)
         return Response(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _shown() -> dict[str, str]:
+    """Return what a request shows of who sent it."""
+    return {"authorization": request.headers.get("Authorization", ""), "address": request.remote_addr or ""}
 
 
 def register_liveness(app: Flask) -> None:

@@ -346,12 +346,12 @@ def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) 
         raise Invalid(("Idempotency-Key", f"must be 1 to {LONGEST_KEY} printable characters"))
     keyring = request.service.keyring
     route_name = f"{route.method} {route.path}"
-    place = {"table": "idempotency_keys", "column": "body", "row": f"{request.client.id}|{route_name}|{key}"}
+    place = {"table": "idempotency_keys", "column": "body", "row": f"{request.client.party}|{route_name}|{key}"}
     digest = raw.digest()
     now = clock.now()
     alone(session, f"idempotency {place['row']}")
     stored = key_store.stored_answer(
-        session, client=request.client.id, route=route_name, key=key, since=now - KEEP_ANSWERS
+        session, client=request.client.party, route=route_name, key=key, since=now - KEEP_ANSWERS
     )
     if stored is not None:
         if stored.request_digest != digest:
@@ -363,7 +363,7 @@ def _once(session: Session, route: Route, *, request: Request, raw: RawRequest) 
     key_store.store_answer(
         session,
         StoredAnswer(
-            client=request.client.id,
+            client=request.client.party,
             route=route_name,
             key=key,
             request_digest=digest,

@@ -156,6 +156,13 @@ def _schema_and_keys(settings: Settings, database: Database) -> Iterator[Check]:
     except DatabaseError as error:
         yield wrong("database", str(error))
         return
+    try:
+        with database.transaction() as session:
+            key_store.hold(session)
+    except DatabaseError as error:
+        mend = "Callbacks are answered 503 until it does. Is it a standby, or set to be read only?"
+        yield wrong("database", f"It takes no writes: {error}", mend=mend)
+        return
     yield ok("database", f"{database.name}, {database.size() / 1e6:,.1f} MB, schema {database.revision()}.")
     name = "encryption keys"
     try:

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from webhook.payloads.results import (
     FARTHEST,
+    LONGEST_WORD,
     SURE,
     CustomHit,
     Finding,
@@ -26,6 +27,7 @@ from webhook.payloads.results import (
 
 _Integer = Annotated[int, Meta(ge=-FARTHEST, le=FARTHEST)]
 _Percent = Annotated[float, Meta(ge=0, le=SURE)]
+_Word = Annotated[str, Meta(max_length=LONGEST_WORD)]
 
 
 class _Printed(Struct, rename="pascal", forbid_unknown_fields=True, gc=False):
@@ -44,10 +46,10 @@ class _PrintedPosition(_Printed):
 
 
 class _PrintedFinding(_Printed):
-    label: str | None = None
+    label: _Word | None = None
     description: str | None = None
     confidence: _Percent | None = None
-    risk_level: str | None = None
+    risk_level: _Word | None = None
     risk_words: str | None = None
     riskwords: str | None = None  # so in table 5, `RiskWords` in the example
     customized_hit: list[_PrintedHit] | None = None
@@ -63,7 +65,7 @@ class _PrintedSlice(_Printed):
     end_time: _Integer | None = None
     start_timestamp: _Integer | None = None
     end_timestamp: _Integer | None = None
-    risk_level: str | None = None
+    risk_level: _Word | None = None
     text: str | None = None
     url: str | None = None
     result: list[_PrintedFinding] | None = None
@@ -71,10 +73,10 @@ class _PrintedSlice(_Printed):
 
 class _PrintedData(_Printed):
     slice_details: list[_PrintedSlice]
-    risk_level: str | None = None
+    risk_level: _Word | None = None
     task_id: str | None = None
-    live_id: str | None = None
-    data_id: str | None = None
+    live_id: _Word | None = None
+    data_id: _Word | None = None
     url: str | None = None
 
 

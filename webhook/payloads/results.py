@@ -105,6 +105,9 @@ SURE: Final = 100
 FARTHEST: Final = 2**53
 """Greatest integer that every reader of JSON keeps exactly; a time beyond it is no time."""
 
+LONGEST_WORD: Final = 256
+"""Characters of a level, a label or an id that is looked for: a PostgreSQL index takes no more than 2,704 bytes."""
+
 REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -16,6 +16,7 @@ from webhook import codes
 from webhook.errors import Unreadable
 from webhook.payloads.results import (
     FARTHEST,
+    LONGEST_WORD,
     MEDIUM,
     NONE,
     REPLACEMENT,
@@ -50,6 +51,7 @@ def _names(*printed: str, **others: str) -> dict[str, str]:
 
 
 _IDS: Final = ("TaskId", "LiveId", "DataId", "Url")
+_LOOKED_FOR: Final = frozenset({"LiveId", "DataId"})
 _RESULT_FIELDS: Final = frozenset({"RiskLevel", "SliceDetails", "Results"})
 _DATA_FIELDS: Final = _RESULT_FIELDS.union(_IDS)
 _DATA: Final = _names("Code", "Message", "RequestId", *sorted(_DATA_FIELDS), msg="Message")
@@ -128,7 +130,22 @@ class _Fields:
 
     def level(self) -> str | None:
         """Return the risk level."""
-        return level_of(self.take("RiskLevel", _string))
+        return level_of(self.take("RiskLevel", _word))
+
+    def name(self, name: str, understand: Callable[[Any], str | None]) -> str | None:
+        """Return a name to look for; of one that is too long its beginning, and the whole is kept as sent."""
+        whole = self.take(name, understand)
+        if whole is not None and len(whole) > LONGEST_WORD:
+            self._keep(self._sent[name], whole)
+            return whole[:LONGEST_WORD]
+        return whole
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels of a flat slice, each no longer than such a name."""
+        whole = self.words("Labels")
+        if any(len(label) > LONGEST_WORD for label in whole):
+            self._keep(self._sent["Labels"], list(whole))
+        return tuple([label[:LONGEST_WORD] for label in whole])
 
     def words(self, name: str) -> tuple[str, ...]:
         """Return a list of words, sent as such or joined by commas."""
@@ -186,6 +203,12 @@ def _list(value: Any) -> list[Any] | None:
 def _string(value: Any) -> str | None:
     """Return a string, with U+FFFD for NUL, which databases refuse."""
     return value.replace("\0", REPLACEMENT) if type(value) is str else None
+
+
+def _word(value: Any) -> str | None:
+    """Return a string, unless it is too long to be looked for."""
+    text = _string(value)
+    return text if text is None or len(text) <= LONGEST_WORD else None
 
 
 def _id(value: Any) -> str | None:
@@ -263,7 +286,8 @@ def _task(parts: list[_Fields], *, code: int | None, has_data: bool) -> Result:
     for part in parts:
         part.drop("Message", "RequestId")
         for name in _IDS:
-            ids[name] = part.take(name, _id) if ids[name] is None else ids[name]
+            if ids[name] is None:
+                ids[name] = part.name(name, _id) if name in _LOOKED_FOR else part.take(name, _id)
         levels.append(part.level())
         slices += part.each("SliceDetails", _slice)
         for level, details in part.each("Results", _scene):
@@ -305,7 +329,7 @@ def _slice(raw: dict[str, Any]) -> tuple[Slice, UnsetType]:
 
 def _flat(fields: _Fields, level: str | None) -> tuple[Finding, ...]:
     """Return a finding for each label of a slice without `Result`; what is said of the slice is said of each."""
-    labels = fields.words("Labels")
+    labels = fields.labels()
     if not labels:
         return ()
     first = Finding(
@@ -323,7 +347,7 @@ def _flat(fields: _Fields, level: str | None) -> tuple[Finding, ...]:
 def _finding(raw: dict[str, Any]) -> tuple[Finding, UnsetType]:
     fields = _Fields(raw, _FINDING)
     return Finding(
-        label=fields.take("Label", _string),
+        label=fields.name("Label", _string),
         description=fields.take("Description", _string),
         confidence=fields.take("Confidence", _confidence),
         risk_level=fields.level(),
@@ -364,7 +388,7 @@ def _scene(raw: dict[str, Any]) -> tuple[tuple[str | None, tuple[Slice, ...]], d
 
 def _suggested(value: Any) -> str | None:
     """Return the level for a suggestion, None for an empty one."""
-    word = level_of(_string(value))
+    word = level_of(_word(value))
     return _SUGGESTIONS.get(word, word) if word else None if value == "" else MEDIUM
 
 

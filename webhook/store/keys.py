@@ -133,6 +133,11 @@ def forget_answers(session: Session, *, before: datetime) -> None:
     session.execute(sa.delete(idempotency_keys).where(idempotency_keys.c.created_at < before))
 
 
+def hold(session: Session) -> None:
+    """Lock a row until the transaction ends, which only a database that takes writes does."""
+    session.execute(sa.select(meta.c.name).limit(1).with_for_update())
+
+
 def meta_value(session: Session, name: str) -> bytes | None:
     """Return what is noted under a name."""
     return session.execute(sa.select(meta.c.value).where(meta.c.name == name)).scalar()
