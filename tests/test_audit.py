@@ -213,6 +213,14 @@ def test_a_row_that_was_made_unreadable_is_listed_all_the_same(log: Service) -> 
     assert row.actor == "k\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize("details", ["x", "[]", ""])
+def test_details_that_somebody_altered_are_shown_as_they_are(log: Service, details: str) -> None:
+    attack(log, update(f"details = '{details}'", 9))
+    with log.database.read() as session:
+        [row] = audit_store.newest(session, audit_store.AuditQuery(limit=1))
+    assert audit.shape(row)["details"] == {"unreadable": details}
+
+
 def test_what_was_removed_is_missed_also_when_the_service_went_on(log: Service) -> None:
     attack(log, delete("number > 7"))
     append(log, 10)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -31,7 +31,6 @@ from webhook.store.audit import AuditRow, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from webhook.crypto import Keyring
     from webhook.db import Session
@@ -322,6 +321,14 @@ def shape(row: AuditRow) -> dict[str, Any]:
         "action": row.action,
         "object_id": row.object_id,
         "status": row.status,
-        "details": msgspec.json.decode(row.details),
+        "details": _shown(row.details),
         "hash": row.hash.hex(),
     }
+
+
+def _shown(details: str) -> dict[str, Any]:
+    """Return a row's details; of a row that somebody altered what is there instead."""
+    try:
+        return msgspec.json.decode(details, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return {"unreadable": details.encode(errors="replace").decode()}
