@@ -14,7 +14,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from schemathesis import GenerationMode
 from schemathesis.core.parameters import ParameterLocation
@@ -150,6 +150,13 @@ def test_every_role_is_answered_as_described(service: Service, route: Route) -> 
             ask(case, key)
 
     check()
+
+
+def test_an_answer_to_a_host_that_is_none_is_as_described(client: AppClient) -> None:
+    for route in ROUTES:
+        reply = client.request(route.method, re.sub(r"{\w+}", "nobody", route.path), headers={"Host": "a" * 300})
+        assert reply.status == 400
+        assert "400" in description()["paths"][route.path][route.method.lower()]["responses"]
 
 
 def test_an_answer_to_too_many_requests_is_as_described(make_service: MakeService) -> None:
