@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 _REQUESTS: Final = (
     b"GET /v1/tasks?limit=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer k\r\n\r\n",
     b'POST /callbacks/t HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{"a":"b c"}',
-    b"POST /callbacks/t HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    b"5\r\nhello\r\n3;a=b\r\n123\r\n0\r\nX: y\r\n\r\n",
+    b"PUT /t HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n3;a=b\r\n123\r\n0\r\nX: y\r\n\r\n",
     b"POST /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
     b"HEAD / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
     b"DELETE http://x/v1/tasks/t?a HTTP/1.1\r\nHost: x\r\n\r\n",

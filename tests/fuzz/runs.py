@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import faulthandler
 import os
 import random
@@ -124,7 +123,8 @@ def run(
 
     Args:
         first: number of the first case.
-        keep: directory for the cases that find something.
+        keep: directory for the cases that find something; None in a process that has other things to do, which is
+            then neither bounded in memory nor ended where a case hangs.
         after: told of the tally now and then.
     """
     tally = Tally(target=target.name)
@@ -132,9 +132,10 @@ def run(
     with ExitStack() as stack:
         at = _Position(None if keep is None else keep / f"{target.name}.position")
         stack.callback(at.close)
-        stack.callback(faulthandler.cancel_dump_traceback_later)
         stack.enter_context(target.ready())
-        faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
+        if keep is not None:
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+            faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
         for number in range(first, first + cases):
             at.is_(number)
             case = case_of(target, seed=seed, number=number)
@@ -152,7 +153,8 @@ def run(
             if (now := time.monotonic()) - watched > _WATCHED_SECONDS:
                 watched = now
                 tally.seconds = now - began
-                faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
+                if keep is not None:
+                    faulthandler.dump_traceback_later(HANGING_SECONDS, exit=True)
                 after(tally)
     tally.seconds = time.monotonic() - began
     tally.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -211,9 +213,3 @@ def read_case(path: Path, targets: dict[str, Target[Any]]) -> tuple[Target[Any],
     kept = msgspec.json.decode(path.read_bytes())
     target = targets[kept["target"]]
     return target, msgspec.convert(kept["case"], target.case, builtin_types=())
-
-
-def printable(data: bytes) -> str:
-    """Return bytes as a line: as they are if that can be, or in base64."""
-    text = data.decode("ascii", "replace")
-    return text if text.isprintable() else base64.b64encode(data).decode()
