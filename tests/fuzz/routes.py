@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import defaultdict, deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote_from_bytes, quote_plus
 
 import msgspec
@@ -23,10 +24,13 @@ from webhook.api import openapi
 from webhook.api.http import ROUTES
 from webhook.api.routing import JSON, PROBLEM, Route
 from webhook.roles import Role
+from webhook.segments import Segment
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
+
+    from webhook.segments import Segments
 
 _ROUTES: Final = {f"{route.method} {route.path}": route for route in ROUTES}
 _NOBODY, _WRONG = "nobody", "wrong"
@@ -139,6 +143,18 @@ _OTHER_PATHS: Final = (
 _FILES: Final = ("a.mp3", "a.exe", "", "a", ".mp3", "a\u00e9.wav", "../a.mp3", "a" * 300 + ".mp3", "a.MP3", 'a".mp3')
 _UNWANTED: Final = re.compile(rb"Traceback|" + ADMIN_KEY.encode())
 _WAITS: Final = re.compile(rb"wait=0*[1-9]")
+_LEARNED: Final = re.compile(rb"((?:cursor|after)=)%40(\d+)")
+"""Where a list goes on, by its number among those that were shown."""
+
+_NAMES: Final = {
+    "task": "task_id",
+    "sub": "subscription_id",
+    "dlv": "delivery_id",
+    "rcv": "receiver_id",
+    "cb": "callback_id",
+    "key": "key_id",
+}
+_FURNISHED: Final = 3000  # each so many, there is all of it again, whatever was erased
 _ROOM: Final = 60  # of ids that are known of each kind
 _LARGE_BYTES: Final = 1_100_000
 
@@ -161,6 +177,13 @@ class Question(Struct, kw_only=True):
     role: str
 
 
+class _Silence:
+    """Where links lead here: to some audio."""
+
+    async def fetch(self, _url: str) -> Segment:
+        return Segment(audio=b"RIFF" + bytes(1000), content_type="audio/wav")
+
+
 class Routes(Target[Question]):
     """The REST API of a whole application."""
 
@@ -178,9 +201,10 @@ class Routes(Target[Question]):
             for method, operation in operations.items()
         }
         with fresh_service() as service:
+            self._service = service
             self._app = App(service)
             self._ids: dict[str, deque[bytes]] = defaultdict(lambda: deque(maxlen=_ROOM))
-            self._strangers = 0
+            self._asked = 0
             self._keys = {_NOBODY: NO_KEY, _WRONG: "wrong", Role.ADMIN: ADMIN_KEY}
             with service.database.transaction() as session:
                 for role in set(Role) - {Role.ADMIN}:
@@ -190,40 +214,64 @@ class Routes(Target[Question]):
 
     def _furnish(self) -> None:
         """Make some of all that there may be."""
-        for name in ("POST /v1/tasks", "POST /v1/streams", "POST /v1/subscriptions", "POST /v1/keys"):
-            for body in _BODIES[name]:
-                self._admin("POST", name.removeprefix("POST ").encode(), body)
+        for path in ("/v1/tasks", "/v1/streams", "/v1/subscriptions"):
+            for body in _BODIES[f"POST {path}"]:
+                self._admin("POST", path.encode(), body)
+        self._admin("POST", b"/v1/keys", {"name": f"client-{self._asked}", "role": "reader"})
+        for found in list(self._ids["subscription_id"])[-2:]:
+            self._admin("POST", b"/v1/subscriptions/" + found + b"/test")
         receiver = self._admin("POST", b"/v1/receivers", {"name": "a"}).json
         path = ("/" + receiver["callback_url"].split("/", 3)[3]).encode()
-        for number in range(3):
-            content = signed.content(*(signed.piece(10 * n, risk="high") for n in range(5)), TaskId=f"t{number}")
-            for seed in (receiver["seed"], "forged"):
-                self._app.ask("POST", path, headers={"Content-Type": FORM}, body=signed.form(content, seed=seed))
-        for path, kind in ((b"/v1/callbacks", "callback_id"), (b"/v1/tasks", "task_id")):
-            for item in self._admin("GET", path).json["items"]:
-                self._ids[kind].append(item["id"].encode())
-        for found in list(self._ids["subscription_id"]):
-            self._admin("POST", b"/v1/subscriptions/" + found + b"/test")
-        [task_id] = [each for each in self._ids["task_id"] if self._slices(each)][:1]
-        self._ids["slice_id"].extend(each["id"].encode() for each in self._slices(task_id))
+        slices = [signed.piece(10 * number, risk="high") for number in range(5)]
+        content = signed.content(
+            {**slices[0], "Url": "https://example.com/saved.wav"}, *slices[1:], TaskId="t", LiveId="room-7"
+        )
+        for seed in ("forged", receiver["seed"]):
+            self._app.ask("POST", path, headers={"Content-Type": FORM}, body=signed.form(content, seed=seed))
+        kept = self._admin("GET", b"/v1/callbacks").json["items"]
+        told = next(each["task_id"] for each in kept if each["state"] == "accepted")
+        self._ids["callback_id"].extend(each["id"].encode() for each in kept[:2])
+        self._save()
+        self._ids["task_id"].append(told.encode())
+        self._ids["slice_id"].extend(each["id"].encode() for each in self._slices(told))
 
-    def _slices(self, task_id: bytes) -> list[Any]:
-        found: list[Any] = self._admin("GET", b"/v1/verdicts/" + task_id + b"/slices").json["items"]
+    def _save(self) -> None:
+        """Save the audio that is wanted, as the worker does."""
+        evidence, database = self._service.evidence, self._service.database
+        with database.transaction() as session:
+            rows = evidence.claim(session, limit=_ROOM)
+        for row in rows:
+            settlement = asyncio.run(evidence.capture(cast("Segments", _Silence()), row))
+            with database.transaction() as session:
+                evidence.settle(session, settlement)
+
+    def _slices(self, task_id: str) -> list[Any]:
+        found: list[Any] = self._admin("GET", f"/v1/verdicts/{task_id}/slices".encode()).json["items"]
         return found
 
     def _admin(self, method: str, path: bytes, body: Any = None) -> Reply:
         headers = {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": JSON}
         reply = self._app.ask(method, path, headers=headers, body=b"" if body is None else msgspec.json.encode(body))
         assert reply.status < 300, reply
-        self._learn(reply)
+        self._learn(method, reply)
         return reply
 
-    def _learn(self, reply: Reply) -> None:
-        """Remember the id of what was made."""
-        made = reply.json.get("id") if reply.status in {201, 202} and reply.body else None
-        for prefix, name in _NAMES.items():
-            if isinstance(made, str) and made.startswith(prefix):
+    def _learn(self, method: str, reply: Reply) -> None:
+        """Remember the id of what was made, and where a list goes on."""
+        if reply.status not in {200, 201, 202} or reply.headers.get("content-type") != JSON or method == "HEAD":
+            return
+        told = reply.json
+        if reply.status != 200 and isinstance(told, dict):
+            made = str(told.get("id"))
+            if name := _NAMES.get(made.partition("_")[0]):
                 self._ids[name].append(made.encode())
+        elif told.get("next_cursor"):
+            self._ids["cursor"].append(told["next_cursor"].encode())
+
+    def _cursor(self, asked: re.Match[bytes]) -> bytes:
+        """Return where a list goes on that was shown."""
+        known = self._ids["cursor"]
+        return asked[1] + (known[int(asked[2]) % len(known)] if known else b"")
 
     @override
     def draw(self, dice: random.Random) -> Question:
@@ -265,20 +313,23 @@ class Routes(Target[Question]):
 
     @override
     def ask(self, case: Question) -> str:
+        self._asked += 1
+        if self._asked % _FURNISHED == 0:
+            self._furnish()
         path, is_whole = self._path(case)
+        query = _LEARNED.sub(self._cursor, case.query)
         headers = dict(case.headers)
         if key := self._keys[case.role]:
             headers.setdefault("Authorization", f"Bearer {key}")
-        self._strangers += 1
-        address = f"10.{self._strangers >> 16 & 255}.{self._strangers >> 8 & 255}.{self._strangers & 255}"
-        reply = self._app.ask(case.method, path, query=case.query, headers=headers, body=case.body, address=address)
+        address = f"10.{self._asked >> 16 & 255}.{self._asked >> 8 & 255}.{self._asked & 255}"  # each with no past
+        reply = self._app.ask(case.method, path, query=query, headers=headers, body=case.body, address=address)
         route = _ROUTES.get(case.route)
         if route is not None and case.method == route.method and is_whole:
             self._check(case, route, path, reply)
         if reply.status >= 500 and not (path == b"/readyz" and reply.status == 503):
             raise Violation(f"{case.route or path.decode('latin-1')} answers {reply.status}")
         _check_shape(case, reply)
-        self._learn(reply)
+        self._learn(case.method, reply)
         return str(reply.status)
 
     def _path(self, case: Question) -> tuple[bytes, bool]:
@@ -314,16 +365,6 @@ class Routes(Target[Question]):
                 raise Violation(f"{case.route} answers {reply.status} to nobody")
         elif case.role not in {*whole, *part} and reply.status != 403 and not _is_refused_before(path, reply):
             raise Violation(f"{case.route} answers {reply.status} to a role that may not")
-
-
-_NAMES: Final = {
-    "task_": "task_id",
-    "sub_": "subscription_id",
-    "dlv_": "delivery_id",
-    "rcv_": "receiver_id",
-    "cb_": "callback_id",
-    "key_": "key_id",
-}
 
 
 def _is_refused_before(path: bytes, reply: Reply) -> bool:
@@ -374,6 +415,8 @@ def _query(dice: random.Random, route: Route) -> bytes:
     for _ in range(1 + values.number(dice, 4)):
         name = dice.choice(names) if dice.random() < 0.95 else values.text(dice)
         value = dice.choice(_QUERY.get(name, ("d",))) if dice.random() < 0.6 else values.text(dice)
+        if name in {"cursor", "after"} and dice.random() < 0.4:
+            value = f"@{dice.randrange(_ROOM)}"
         pairs.append(f"{quote_plus(name)}={quote_plus(value)}".encode())
     query = b"&".join(pairs)
     if dice.random() < 0.1:
@@ -382,10 +425,11 @@ def _query(dice: random.Random, route: Route) -> bytes:
 
 
 def _upload(dice: random.Random) -> bytes:
+    name = "a.mp3" if dice.random() < 0.6 else dice.choice(_FILES)
     parts: list[tuple[str, str | None, bytes]] = [
-        ("file", dice.choice(_FILES), b"ID3" * values.number(dice, 500)),
-        ("data_id", None, dice.choice((b"d", b"", values.text(dice).encode()))),
-        ("referer", None, values.text(dice).encode()),
+        ("file", name, b"ID3" * values.number(dice, dice.choice((0, 500, 200_000)))),
+        ("data_id", None, b"d" if dice.random() < 0.6 else values.text(dice).encode()),
+        ("referer", None, b"r" if dice.random() < 0.6 else values.text(dice).encode()),
         ("service", None, _AUDIO.encode()),
         ("crypt_type", None, b"SM3"),
     ]
@@ -394,7 +438,7 @@ def _upload(dice: random.Random) -> bytes:
     if dice.random() < 0.1:
         parts.append((dice.choice(("file", "data_id", "url", "oss")), None, values.text(dice).encode()))
     body = multipart(*parts)
-    return values.broken_bytes(dice, body) if dice.random() < 0.4 else body
+    return values.broken_bytes(dice, body) if dice.random() < 0.3 else body
 
 
 def _line(text: str) -> str:

@@ -95,6 +95,7 @@ _BYTES: Final = (
     *(b"[", b"]", b'"', b"\\", b",", b":", b" ", b"\t", b"0", b"9" * 50, b"/", b"?", b"#", b"--", b"\x80" + b"\0" * 60),
 )
 _MOST: Final = 10_000  # fields or entries, once in a while
+_MOST_BYTES: Final = 2 * 1024 * 1024  # of a document, however often its parts were multiplied
 _OFTEN_MOST: Final = 80  # the store's limit of fields lies below
 
 
@@ -150,9 +151,9 @@ class Document:
         done = json.dumps(self._root[0], ensure_ascii=dice.random() < 0.3, separators=spaced)
         encoded = done.encode("utf-8", "surrogatepass")
         for index in range(len(self._raw) - 1, -1, -1):
-            mark = _WRITTEN % index
-            for form in (json.dumps(mark), json.dumps(mark, ensure_ascii=False)):
-                encoded = encoded.replace(form.encode(), self._raw[index])
+            mark, raw = _WRITTEN % index, self._raw[index]
+            for form in (json.dumps(mark).encode(), json.dumps(mark, ensure_ascii=False).encode()):
+                encoded = encoded.replace(form, raw, max(1, _MOST_BYTES // len(raw)))[:_MOST_BYTES]
         return encoded
 
     def _place(self) -> tuple[Any, Any]:
@@ -224,6 +225,7 @@ class Document:
         """Have many of one thing: entries of a list, or fields."""
         dice = self._dice
         count = _MOST if dice.random() < 0.002 else number(dice, _OFTEN_MOST)
+        count = min(count, _MOST_BYTES // len(json.dumps(place[key])))
         if isinstance(place, dict):
             name = self._name(key)
             first, each = json.dumps(place[key]), json.dumps(value(dice))
