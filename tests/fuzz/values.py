@@ -232,7 +232,8 @@ class Document:
             fields = ",".join(f"{json.dumps(f'{name}{index}')}:{each}" for index in range(count))
             place[key] = self._mark(f"{first}{',' if count else ''}{fields}".encode())
         else:
-            place[key] = [place[key]] * count
+            written = json.dumps(place[key])
+            place[key] = [json.loads(written) for _ in range(count)]  # each its own, or they would grow together
 
     def _wrap(self, place: Any, key: Any) -> None:
         place[key] = {self._name("Data"): place[key]} if self._dice.random() < 0.4 else [place[key]]
