@@ -96,6 +96,7 @@ _ODD_TYPES: Final = (
         "multipart/mixed; boundary=a",
     ),
 )
+_LONG_BYTES: Final = 260_000  # beyond which JSON is read in another way
 _SLICES: Final = msgspec.json.Decoder(tuple[Slice, ...])
 
 
@@ -141,6 +142,8 @@ def draw_sent(dice: random.Random, content: bytes, *, proof: str) -> Sent:
         body = ("{" + ",".join(pairs) + "}").encode("utf-8", "surrogateescape")
         if whole and dice.random() < 0.15:
             body, whole = values.broken_json(dice, body, known=("checksum", "content", "taskId", "Content")), False
+        if dice.random() < 0.01:
+            body += b" " * _LONG_BYTES
     else:
         file_name = "a" if dice.random() < 0.1 else None
         body = multipart(
