@@ -47,7 +47,7 @@ _STREAM: Final = {
                         "Confidence": 60.5,
                         "RiskLevel": level,
                         "Riskwords": "A\N{FULLWIDTH COMMA}B",
-                        "CustomizedHit": [{"LibName": "lib", "KeyWords": "k1,k2"}],
+                        "CustomizedHit": [{"LibName": "lib", "Keywords": "k1,k2"}],
                     }
                 ],
             }
@@ -61,6 +61,7 @@ CONTENTS: Final = (
     json.dumps(GREEN_1).encode(),
     json.dumps(_STREAM, ensure_ascii=False).encode(),
     json.dumps(_STREAM["Data"]).encode(),
+    b'{"Code":200,"Data":{"SliceDetails":[{"StartTime":1,"Result":[{"RiskWords":"a","Riskwords":"b"}]}]}}',
     b'{"Code":404,"Message":"no","RequestId":"R"}',
     b'[{"Code":280,"Data":{"TaskId":"t","SliceDetails":[]}}]',
 )
