@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
@@ -136,6 +137,9 @@ def test_a_replacement_character_that_was_sent_is_no_sign_of_broken_utf8(text: s
     assert forms.decode(body, URLENCODED).content == content.encode()
 
 
+PADDINGS = [b"", b" " * 300_000]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -155,17 +159,36 @@ def test_a_replacement_character_that_was_sent_is_no_sign_of_broken_utf8(text: s
         b"[" * 100_000,
     ],
 )
-def test_broken_json_is_malformed(body: bytes) -> None:
+@pytest.mark.parametrize("padding", PADDINGS, ids=["short", "long"])
+def test_broken_json_is_malformed(body: bytes, padding: bytes) -> None:
     with pytest.raises(MalformedBody):
-        forms.decode(body, JSON)
+        forms.decode(body + padding, JSON)
 
 
 @pytest.mark.parametrize(
     ("sent", "task_id"), [("null", None), ("42", "42"), ("[1]", None), ("true", None), ('""', None)]
 )
-def test_a_task_id_in_json_is_a_text_or_a_number_or_none(sent: str, task_id: str | None) -> None:
+@pytest.mark.parametrize("padding", PADDINGS, ids=["short", "long"])
+def test_a_task_id_in_json_is_a_text_or_a_number_or_none(sent: str, task_id: str | None, padding: bytes) -> None:
     body = b'{"checksum": "a", "content": "b", "taskId": %s}' % sent.encode()
-    assert forms.decode(body, JSON).task_id == task_id
+    assert forms.decode(body + padding, JSON).task_id == task_id
+
+
+@pytest.mark.parametrize("each", [b"[],", b"{},", b'"",', b"1.5,"])
+def test_json_takes_memory_for_its_fields_alone(each: bytes) -> None:
+    body = b'{"checksum": "a", "content": "b", "more": [' + each * 1_000_000 + b"0]}"
+    tracemalloc.start()
+    try:
+        forms.decode(body, JSON)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_json_has_no_more_fields_than_other_forms() -> None:
+    more = "".join(f'"{number}": 1, ' for number in range(100))
+    with pytest.raises(MalformedBody):
+        forms.decode(b'{%s"checksum": "a", "content": "b"}' % more.encode() + b" " * 300_000, JSON)
 
 
 WHOLE = part("checksum", "a") + part("content", "b")

@@ -26,6 +26,8 @@ JSON = "application/json"
 
 _MOST_FIELDS = 64
 _LONGEST_HEAD = 8192  # bytes of a part's
+_PLAIN = frozenset((b'"', b"-", *(b"%d" % digit for digit in range(10))))  # what texts and numbers of JSON begin with
+_SHORT_CHARACTERS = 256 * 1024  # of JSON that is read whole, whatever its fields hold
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _ESCAPED_REPLACEMENT = "%EF%BF%BD"
 
@@ -127,17 +129,49 @@ def _urlencoded(body: bytes) -> list[tuple[str, str]]:
 
 
 def _json(body: bytes) -> list[tuple[str, object]]:
+    text = _text(body)
     try:
-        document = json.loads(_text(body), object_pairs_hook=_Pairs)
+        fields = _short_fields(text) if len(text) <= _SHORT_CHARACTERS else _long_fields(text)
     except (ValueError, RecursionError):
-        raise MalformedBody("The body is not JSON.") from None
+        raise MalformedBody("The body is not a JSON object, or has too many fields.") from None
+    return fields
+
+
+def _short_fields(text: str) -> list[tuple[str, object]]:
+    document = json.loads(text, object_pairs_hook=_Pairs)
     if not isinstance(document, _Pairs):
-        raise MalformedBody("The body is not a JSON object.")
+        raise ValueError  # noqa: TRY004 - it is no such document
     return document
 
 
 class _Pairs(list[tuple[str, object]]):
     """A JSON object as it was written, doubled names and all."""
+
+
+class _Name:
+    """The name of a field, and of no other: so that a doubled one is seen."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _long_fields(text: str) -> list[tuple[str, object]]:
+    """Return the fields of a long object, of which only texts and numbers are read.
+
+    To read all would take thirty times its bytes of memory, before anybody knows whether the platform has sent it.
+    """
+    count = 0
+
+    def name(_type: type, given: str) -> _Name:
+        nonlocal count
+        count += 1
+        if count > _MOST_FIELDS:
+            raise ValueError
+        return _Name(given)
+
+    fields = msgspec.json.decode(text, type=dict[_Name, msgspec.Raw], dec_hook=name)
+    written = [(key.name, bytes(raw)) for key, raw in fields.items()]
+    return [(key, json.loads(value) if value[:1] in _PLAIN else None) for key, value in written]
 
 
 def _multipart(body: bytes, boundary: str) -> Iterator[tuple[str, str]]:

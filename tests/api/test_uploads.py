@@ -98,8 +98,9 @@ def test_a_file_over_the_limit_is_refused(make_service: MakeService, chunked: bo
         multipart(("file", "a.mp3", SOUND))[:500],
         multipart(("data_id", None, b"\xff"), ("file", "a.mp3", b"x")),
         b"--" + BOUNDARY.encode() + b"\r\n" + b"X: " + b"y" * 100_000,
+        multipart(("file", "a.mp3", SOUND), ("data_id", None, b"d")).replace(b' name="data_id"', b""),
     ],
-    ids=["nonsense", "no end", "cut off", "not UTF-8", "endless head"],
+    ids=["nonsense", "no end", "cut off", "not UTF-8", "endless head", "no name"],
 )
 def test_a_broken_form_is_refused_and_nothing_stays(client: AppClient, service: Service, body: bytes) -> None:
     assert client.upload(body=body).status in {400, 413}

@@ -107,12 +107,18 @@ def gunicorn(
 
 @contextmanager
 def service(
-    directory: Path, *, tasks: int, processes: int = 1, prepare: Callable[[settings.Settings], None] = lambda _: None
+    directory: Path,
+    *,
+    tasks: int,
+    processes: int = 1,
+    prepare: Callable[[settings.Settings], None] = lambda _: None,
+    module: str = "tests.bench.serve",
 ) -> Iterator[Server]:
     """Run the service's web processes over a database of so many tasks, with tokens and seeds t0, s0, and so on.
 
     Args:
         prepare: is given the settings when the database is there, before the processes are.
+        module: what they run.
     """
     port = free_port()
     environ = {
@@ -125,7 +131,7 @@ def service(
     loaded = settings.load(environ)
     create_database(loaded, tasks=tasks)
     prepare(loaded)
-    with server([*PYTHON, "tests.bench.serve"], port=port, environ=environ) as running:
+    with server([*PYTHON, module], port=port, environ=environ) as running:
         yield running
 
 

@@ -194,13 +194,13 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _responses(route: Route, schemas: Any) -> dict[str, Any]:
-    statuses = {401, 403, 429, 503, *route.errors}
+    statuses = {400, 401, 403, 429, 503, *route.errors}  # 400: any URL may be no text, and any Host no name
     if route.query is not None or route.body is not None or route.creates:
         statuses |= {422}
     if "{" in route.path:
         statuses |= {404}
     if route.body is not None:
-        statuses |= {400, 413, 415}
+        statuses |= {413, 415}
     statuses |= {422}  # an unknown parameter
     responses: dict[str, Any] = {
         str(status): {

@@ -136,6 +136,8 @@ class _Reader:
                     self._take_data(bytes(data), more=more)
 
     def _begin_field(self, part: Field) -> None:
+        if part.name is None:
+            raise MalformedBody("A part of the form has no name.")
         if part.name == "file":
             raise Invalid(("file", "must be sent as a file, with a name"))
         if part.name in self._fields:
