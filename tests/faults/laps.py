@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -51,6 +51,7 @@ FILES = (
 UPLOADS = (Fate(magic="high,slices=5,flagged=2"), Fate(magic="none,slices=2,callback=twice"))
 STREAMS = (Fate(magic="high,slices=4,flagged=3,interval=0.1"),)
 ENDLESS = Fate(magic="high,slices=9999,flagged=1,interval=0.2,end=never", ends=(CANCELED,))
+_LOOK_SECONDS = 2.0
 _OWED = ("webhook_tasks{", "webhook_deliveries_pending{", "webhook_events_behind ", "webhook_evidence_pending ")
 
 
@@ -151,7 +152,7 @@ class Lap:
             uses: list[Callable[[], None]] = [partial(self._posting.send, random.Random(each), over) for each in seeds]
             uses += [partial(self._posting.forge, over), self._rotate]
             uses += [partial(use, random.Random(dice.random())) for use in (self._submit_files, self._use_streams)]
-            work = []
+            work: list[Future[None]] = []
             try:
                 with kind.set(self._world, dice):
                     work += [threads.submit(use) for use in uses]
@@ -163,6 +164,8 @@ class Lap:
             finally:
                 over.set()
                 recovered = self._recover()
+                while recovered and wait(work, timeout=_LOOK_SECONDS).not_done:
+                    recovered = self._recover()  # a kill that has begun may come only now
                 if not recovered:
                     self._submitter.given_up.set()
             for each in work:
