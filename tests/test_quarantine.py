@@ -303,6 +303,17 @@ def test_all_tokens_together_are_bounded_in_rows(make_service: MakeService) -> N
     assert contents(client) == ["c2", "c1", "c0", "b2"]
 
 
+def test_room_is_made_for_some_at_a_time_and_never_too_late(make_service: MakeService) -> None:
+    client = client_with(make_service, WEBHOOK_QUARANTINE_PER_TOKEN="100", WEBHOOK_QUARANTINE_ROWS="32")
+    receiver, counts = client.receiver(), []
+    for number in range(40):
+        forge(client, receiver, str(number))
+        counts.append(len(quarantined(client)))
+    assert max(counts) == 32
+    assert min(counts[32:]) >= 30
+    assert contents(client)[0] == "39"
+
+
 def test_all_tokens_together_are_bounded_in_bytes(make_service: MakeService) -> None:
     client = client_with(make_service, WEBHOOK_QUARANTINE_BYTES="1000")
     texts = [token_urlsafe(300) for _ in range(5)]  # 400 characters that cannot be compressed by much

@@ -197,23 +197,17 @@ _NOT_HELD = (
 )
 
 
-def trim_quarantine(session: Session, *, address_id: str, per_address: int, rows: int, total_bytes: int) -> None:
-    """Drop the oldest quarantined callbacks beyond the bounds, of one address and of all, in rows and in bytes.
-
-    One address may have half of all bytes: so whoever knows its token cannot drive out all others.
-    """
+def trim_quarantine(session: Session, *, rows: int, total_bytes: int, address_id: str | None = None) -> None:
+    """Drop the oldest quarantined callbacks beyond these bounds, of one address or of all."""
     alone(session, "trim quarantine")  # or two could delete the same rows in different orders
-    newest_first = sa.select(callbacks.c.id).where(_QUARANTINED).order_by(callbacks.c.id.desc())
-    of_address = newest_first.where(callbacks.c.address_id == address_id).offset(per_address)
     running_bytes = sa.func.sum(sa.func.length(callbacks.c.content)).over(order_by=callbacks.c.id.desc())
+    newest_first = sa.select(callbacks.c.id).where(_QUARANTINED).order_by(callbacks.c.id.desc())
     running = sa.select(callbacks.c.id, running_bytes.label("bytes")).where(_QUARANTINED)
-    own, sizes = running.where(callbacks.c.address_id == address_id).subquery(), running.subquery()
-    for surplus in (
-        of_address,
-        sa.select(own.c.id).where(own.c.bytes > total_bytes // 2),
-        newest_first.offset(rows),
-        sa.select(sizes.c.id).where(sizes.c.bytes > total_bytes),
-    ):
+    if address_id is not None:
+        newest_first = newest_first.where(callbacks.c.address_id == address_id)
+        running = running.where(callbacks.c.address_id == address_id)
+    sizes = running.subquery()
+    for surplus in (newest_first.offset(rows), sa.select(sizes.c.id).where(sizes.c.bytes > total_bytes)):
         session.execute(sa.delete(callbacks).where(callbacks.c.id.in_(surplus)))
 
 
