@@ -34,7 +34,7 @@ EXTENSIONS = (
 )
 
 _PART = ".part"
-_ABANDONED_SECONDS = 3600.0  # a file that nobody wrote to for so long, and no task owns
+_ABANDONED_SECONDS = 600.0  # ten times the longest pause: a file that nobody wrote to for so long, and no task owns
 
 
 def extension(name: str) -> str:
