@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -135,3 +137,28 @@ def test_one_more_than_the_capacity_is_refused_at_once_and_the_others_are_served
     one, two, refused = submit_all(Batcher(serve, name="b", capacity=2), [1, 2, 3])
     assert (one, two) == (1, 2)
     assert isinstance(refused, Overloaded)
+
+
+ENDING = """
+import gevent
+from webhook.batching import Batcher
+
+batcher = Batcher(lambda batch, computed: batch, name="it", capacity=1)
+
+class Loop:
+    def __getattr__(self, name):
+        return getattr(gevent.get_hub().loop, name)
+
+    def run_callback_threadsafe(self, *args):
+        raise MemoryError
+
+batcher._loop = Loop()
+gevent.spawn(gevent.sleep, 60)  # a hub with nothing to wait for ends by itself
+batcher.submit(1)
+"""
+
+
+def test_a_process_whose_thread_cannot_hand_back_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "could not be handed back" in ended.stdout + ended.stderr

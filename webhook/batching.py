@@ -13,12 +13,14 @@ waits for the disk needs no thread: its batches run in the hub.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import gevent
+import structlog
 from gevent.hub import Waiter
 
 from webhook.errors import Overloaded
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+log = structlog.get_logger()
 
 _FEW = 2  # compute for less time than it takes to be woken after them
 _ASIDE_SECONDS = 0.05  # a full batch computes for 15 to 30 ms; what takes longer shares the interpreter
@@ -98,11 +102,15 @@ class Batcher(Generic[T, R]):
             computed.wait(_ASIDE_SECONDS)
 
     def _work(self) -> None:
-        while True:
-            batch, computed = self._batches.get()
-            results = self._results(batch, computed)
-            computed.set()
-            self._loop.run_callback_threadsafe(self._settle, [waiter for _, waiter in batch], results)
+        try:
+            while True:
+                batch, computed = self._batches.get()
+                results = self._results(batch, computed)
+                computed.set()
+                self._loop.run_callback_threadsafe(self._settle, [waiter for _, waiter in batch], results)
+        except BaseException:  # memory ran out just here, say: without this thread nobody would be answered any more
+            log.critical("A batch could not be handed back; the process ends, to be started again.", exc_info=True)
+            os._exit(1)
 
     def _results(
         self, batch: Sequence[tuple[T, Waiter[Exception | R]]], computed: threading.Event
