@@ -366,7 +366,7 @@ def test_every_answer_is_described(client: AppClient) -> None:
     operation = client.shown("/openapi.json")["paths"]["/v1/tasks/{task_id}/evidence/{slice_id}"]["get"]
     assert operation["responses"].keys() == {
         *("200", "206", "304"),
-        *("401", "403", "404", "409", "410", "412", "416", "422", "429", "503"),
+        *("400", "401", "403", "404", "409", "410", "412", "416", "422", "429", "503"),
     }
     assert operation["responses"]["206"]["content"].keys() == {"audio/*", "video/*", "application/octet-stream"}
     assert "Range" in {parameter["name"] for parameter in operation["parameters"]}
