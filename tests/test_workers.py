@@ -348,3 +348,21 @@ def test_a_probe_that_cannot_be_settled_is_told_as_a_call_is(service: Service) -
         asyncio.run(Worker(service, None)._probe(client, "submits"))
     [line] = logged
     assert (line["log_level"], line["error"], line["limit"]) == ("warning", "away", "submits")
+
+
+def test_attempts_that_end_while_the_database_fails_are_written_down_as_soon_as_it_can(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        worker = Worker(service, None)
+
+        async def in_database(*_: Any, **__: Any) -> None:
+            worker._settle()  # meanwhile the time comes
+            raise DatabaseError("It is away.")
+
+        monkeypatch.setattr(worker, "_in_database", in_database)
+        with pytest.raises(DatabaseError):
+            await worker._take_turn(sweep=False)
+        assert worker._settle_now
+
+    asyncio.run(fail())

@@ -26,7 +26,7 @@ from webhook.store.audit import Entry
 from webhook.store.sealed import SEALED, ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from webhook.crypto import DataKey, Keyring
@@ -125,11 +125,7 @@ class Shredding:
             return head.lasting and head.under in ids
 
         after: Key | None = None
-        while True:
-            with database.read() as session:
-                heads = column.heads(session, after=after, limit=_HEADS)
-            if not heads:
-                return
+        for heads in _pages(database, column):
             for until in ranges(heads, wanted=wanted):
                 with database.read() as session:
                     values = column.values(session, after=after, until=until, begin=begin, lasting=True)
@@ -180,7 +176,8 @@ def _in_order() -> list[SealedColumn]:
 Found = set[tuple[int, bool]]  # a data key, and whether what is under it lasts
 
 
-def _heads(database: Database, column: SealedColumn) -> Iterator[Found]:
+def _pages(database: Database, column: SealedColumn) -> Iterator[Sequence[Head]]:
+    """Yield what a column's values begin with, in the order of its keys."""
     after: Key | None = None
     while True:
         with database.read() as session:
@@ -188,6 +185,11 @@ def _heads(database: Database, column: SealedColumn) -> Iterator[Found]:
         if not heads:
             return
         after = heads[-1].key
+        yield heads
+
+
+def _heads(database: Database, column: SealedColumn) -> Iterator[Found]:
+    for heads in _pages(database, column):
         yield {(head.under, head.lasting) for head in heads if isinstance(head.under, int)}
 
 

@@ -261,7 +261,7 @@ class Worker:
                 self._turn, settled=settled, dropped=dropped, places=places, sweep=sweep and not stopping
             )
         except BaseException:
-            self._settle_now = settling
+            self._settle_now |= settling
             raise
         del attempts.settlements[: len(settled)]
         return turn
