@@ -132,7 +132,9 @@ def test_a_slice_without_words_is_known_by_its_times() -> None:
     finding = {"Label": "x", "Description": SAID, "Confidence": 5, "RiskLevel": "high", "RiskWords": SAID, "Odd": SAID}
     finding |= {"CustomizedHit": [{"LibName": "l", "KeyWords": SAID}], "RiskPositions": [{"RiskWord": SAID}]}
     sent = {
-        "StartTime": "soon",
+        "StartTime": SAID,
+        "endtime": {"blake2b": SAID},
+        "EndTimestamp": {"blake2b": 7},
         "EndTime": 7,
         "Text": SAID,
         "Url": f"http://x/{SAID}",
@@ -142,7 +144,8 @@ def test_a_slice_without_words_is_known_by_its_times() -> None:
     [piece] = parse(signed.content(sent).encode()).slices
     assert SAID in repr(piece.results[0].risk_words)
     bare = without_words(piece)
-    assert slice_key(bare) == slice_key(piece)
+    assert slice_key(bare) == slice_key(piece) == slice_key(without_words(bare))
+    assert without_words(bare) == bare
     assert SAID not in repr(bare)
     assert (bare.risk_level, bare.results[0].label, bare.results[0].risk_level) == ("high", "x", "high")
     assert bare.results[0].confidence == 5

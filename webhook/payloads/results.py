@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,9 +143,10 @@ _TIMES: Final = ("starttimestamp", "starttime", "endtimestamp", "endtime")
 def without_words(slice_: Slice) -> Slice:
     """Return a slice of which only risk, labels and times are left: nothing that was said, and no link to it.
 
-    Times of the wrong type stay as they were sent, since the slice is known by them.
+    Of times of the wrong type, by which the slice is known too, a digest is left.
     """
-    extra = {} if slice_.extra is UNSET else {name: slice_.extra[name] for name in slice_.extra if _is_time(name)}
+    sent = {} if slice_.extra is UNSET else slice_.extra
+    extra = {name: {_DIGEST: _digest(value).hex()} for name, value in sent.items() if _is_time(name)}
     results = tuple([_without_words(finding) for finding in slice_.results])
     return msgspec.structs.replace(slice_, text=None, url=None, results=results, extra=extra or UNSET)
 
@@ -196,7 +198,20 @@ def _time_key(time: int | None, odd: Any) -> bytes:
         return _TIME_KEY.pack(2, time + 2**63)
     if odd is UNSET:
         return b"\0"
-    return b"\1" + hashlib.blake2b(msgspec.json.encode(odd, order="sorted"), digest_size=16).digest()
+    return b"\1" + _digest(odd)
+
+
+_DIGEST: Final = "blake2b"
+_DIGEST_BYTES: Final = 16
+_HEX: Final = re.compile(f"[0-9a-f]{{{2 * _DIGEST_BYTES}}}")
+
+
+def _digest(odd: Any) -> bytes:
+    """Return the digest of a time of the wrong type, or what `without_words` left of it."""
+    left = odd.get(_DIGEST) if isinstance(odd, dict) and len(odd) == 1 else None
+    if isinstance(left, str) and _HEX.fullmatch(left):
+        return bytes.fromhex(left)
+    return hashlib.blake2b(msgspec.json.encode(odd, order="sorted"), digest_size=_DIGEST_BYTES).digest()
 
 
 def as_sent(name: str, extra: Extra) -> Any:
