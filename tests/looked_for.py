@@ -73,14 +73,20 @@ def routes(tasks: int) -> dict[str, str]:
     return {path.rstrip("?&").replace("?&", "?"): path for path in lists}
 
 
-def asked(client: AppClient, path: str) -> None:
-    """Get one of `routes`; not everything is there."""
+def asked(client: AppClient, path: str) -> int:
+    """Get one of `routes`, and return how many rows it shows; not everything is there."""
     reply = client.get(path.replace("+", "%2B"))
     assert reply.status in {200, 404}, reply.body[:500]
+    return len(reply.json.get("items", ()))
 
 
-def own(tasks: int) -> dict[str, Callable[[Session], object]]:
-    """Return what the service asks of its database by itself, and lists whose contents are sealed."""
+def own(tasks: int, *, limit: int = 100) -> dict[str, Callable[[Session], object]]:
+    """Return what the service asks of its database by itself, and lists whose contents are sealed.
+
+    Args:
+        tasks: how many there are.
+        limit: rows of a list.
+    """
     now = history.made_at(2 * tasks)
     long, middle = history.LONG_STREAM, history.key(history.LONG_STREAM_PAGES // 2)
     until = now + timedelta(minutes=1)
@@ -96,7 +102,7 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
             next(pages)
 
     def audited(**wanted: Any) -> Callable[[Session], object]:
-        return lambda session: audit_store.newest(session, AuditQuery(**wanted, limit=50))
+        return lambda session: audit_store.newest(session, AuditQuery(**wanted, limit=limit))
 
     def due_files(session: Session, *, to_hand_over: bool) -> None:
         task_store.due_files(session, now=now, handed_over_since=now, to_hand_over=to_hand_over, limit=5)
@@ -107,10 +113,10 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
             session, long, first_key=middle, last_key=middle
         ),
         "later pages": lambda session: slice_store.has_later(session, long, middle),
-        "feed": lambda session: event_store.events_after(session, tasks // 2, limit=100),
-        "feed of a type": lambda session: event_store.events_after(session, 10, types=("task.failed",), limit=100),
+        "feed": lambda session: event_store.events_after(session, tasks // 2, limit=limit),
+        "feed of a type": lambda session: event_store.events_after(session, 10, types=("task.failed",), limit=limit),
         "feed of types": lambda session: event_store.events_after(
-            session, 10, types=("slice.flagged", "stream.silent", "task.canceled", "task.completed"), limit=100
+            session, 10, types=("slice.flagged", "stream.silent", "task.canceled", "task.completed"), limit=limit
         ),
         "feed's end": lambda session: event_store.behind(session, "fan_out"),
         "whether a call is due": lambda session: task_store.has_due(session, now=now),
@@ -149,31 +155,31 @@ def own(tasks: int) -> dict[str, Callable[[Session], object]]:
         "tombstones of tokens": lambda session: tombstone_store.erased_addresses(
             session, [history.key(1), b"nobody's"]
         ),
-        "erasures to be finished": lambda session: tombstone_store.unfinished(session, limit=100),
-        "what an erased task's events say": lambda session: event_store.erase_events(session, some, limit=200),
-        "an erased task's callbacks": lambda session: callback_store.erase_callbacks(session, some, limit=200),
-        "an erased task's slices": lambda session: slice_store.erase_pages(session, long, limit=200),
-        "an erased task's evidence": lambda session: evidence_store.erase_evidence(session, some, now=now, limit=200),
-        "evidence to be deleted": lambda session: evidence_store.erased_evidence(session, now=now, limit=50),
+        "erasures to be finished": lambda session: tombstone_store.unfinished(session, limit=limit),
+        "what an erased task's events say": lambda session: event_store.erase_events(session, some, limit=limit),
+        "an erased task's callbacks": lambda session: callback_store.erase_callbacks(session, some, limit=limit),
+        "an erased task's slices": lambda session: slice_store.erase_pages(session, long, limit=limit),
+        "an erased task's evidence": lambda session: evidence_store.erase_evidence(session, some, now=now, limit=limit),
+        "evidence to be deleted": lambda session: evidence_store.erased_evidence(session, now=now, limit=limit),
         "what is owed of an erased task": lambda session: delivery_store.owed_of(
             session, [f"evt_{10000000000 + tasks - number}" for number in range(20)]
         ),
         "tasks of a data_id to be erased": lambda session: task_store.erasable_tasks(
-            session, history.HOT_DATA_ID, limit=100
+            session, history.HOT_DATA_ID, limit=limit
         ),
         "old callbacks": lambda session: callback_store.drop_contents(
-            session, after=third("cb"), before="cb_2", limit=50
+            session, after=third("cb"), before="cb_2", limit=limit
         ),
         "old quarantined callbacks": lambda session: callback_store.delete_quarantined(
-            session, before="cb_2", limit=200
+            session, before="cb_2", limit=limit
         ),
-        "old transcripts": lambda session: slice_store.old_pages(session, before=now, limit=200),
-        "old evidence": lambda session: evidence_store.erase_old(session, before=now, now=now, limit=100),
+        "old transcripts": lambda session: slice_store.old_pages(session, before=now, limit=limit),
+        "old evidence": lambda session: evidence_store.erase_old(session, before=now, now=now, limit=limit),
         "old events": lambda session: event_store.delete_events(
-            session, after=tasks // 3, upto=tasks, before=now, limit=200
+            session, after=tasks // 3, upto=tasks, before=now, limit=limit
         ),
         "old deliveries": lambda session: delivery_store.delete_deliveries(
-            session, after=third("dlv"), before="dlv_2", limit=50
+            session, after=third("dlv"), before="dlv_2", limit=limit
         ),
         "late evidence": lambda session: evidence_store.expire_evidence(session, due_before=now, now=now),
     }

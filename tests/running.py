@@ -132,6 +132,19 @@ def children(pid: int) -> list[int]:
     return []
 
 
+def web_and_worker(pid: int) -> tuple[int, int]:
+    """Return the pids of the web process and of the worker process of a `webhook serve`, once both are there."""
+
+    def look() -> tuple[int, int] | None:
+        with suppress(KeyError, OSError):  # one has just ended
+            alive = filter(is_running, children(pid))
+            found = {Path(f"/proc/{child}/comm").read_text().strip(): child for child in alive}
+            return found["webhook-web"], found["webhook-worker"]
+        return None
+
+    return until(look)
+
+
 def is_running(pid: int) -> bool:
     """Return whether there is such a process, dead ones that nobody has waited for aside."""
     try:

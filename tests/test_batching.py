@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import gevent
 import pytest
 
+from webhook import batching
 from webhook.batching import Batcher
 from webhook.errors import Overloaded
 
@@ -137,6 +139,77 @@ def test_one_more_than_the_capacity_is_refused_at_once_and_the_others_are_served
     one, two, refused = submit_all(Batcher(serve, name="b", capacity=2), [1, 2, 3])
     assert (one, two) == (1, 2)
     assert isinstance(refused, Overloaded)
+
+
+class Two:
+    """Runs batches in a thread or at once, and notes which."""
+
+    def __init__(self) -> None:
+        self.at_once: list[int] = []
+        self.in_thread: list[int] = []
+        self.declines = False
+        self.batcher = Batcher(self.run, name="b", capacity=100, run_at_once=self.run_at_once)
+
+    def run(self, batch: Sequence[int], _computed: Callable[[], None]) -> Sequence[int]:
+        self.in_thread += batch
+        return batch
+
+    def run_at_once(self, batch: Sequence[int]) -> Sequence[int] | None:
+        if self.declines:
+            return None
+        self.at_once += batch
+        return batch
+
+    def submit(self, *items: int) -> None:
+        """Submit items that are there together."""
+        assert submit_all(self.batcher, items) == [*items]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Says in how many seconds a batch of a few is quick, and that three such ones are enough."""
+    monkeypatch.setattr(batching, "_QUICK_IN_A_ROW", 3)
+    return lambda seconds: monkeypatch.setattr(batching, "_QUICK_SECONDS", seconds)
+
+
+def test_a_few_are_run_in_the_hub_once_such_ones_were_quick(quick: Callable[[float], None]) -> None:
+    quick(math.inf)
+    two = Two()
+    for item in range(5):
+        two.submit(item)
+    two.submit(5, 6)
+    two.submit(7, 8, 9)
+    assert two.in_thread == [0, 1, 2, 7, 8, 9]
+    assert two.at_once == [3, 4, 5, 6]
+
+
+def test_after_a_slow_one_the_hub_runs_none_until_they_are_quick_again(quick: Callable[[float], None]) -> None:
+    two = Two()
+    for seconds in (math.inf, 0, math.inf):
+        quick(seconds)
+        for item in range(4):
+            two.submit(item)
+    assert two.at_once == [3, 0, 3]
+
+
+def test_what_is_declined_goes_to_the_thread(quick: Callable[[float], None]) -> None:
+    quick(math.inf)
+    two = Two()
+    two.declines = True
+    for item in range(5):
+        two.submit(item)
+    assert two.in_thread == [0, 1, 2, 3, 4]
+
+
+def test_an_error_of_a_batch_that_is_run_in_the_hub_is_raised_for_each(quick: Callable[[float], None]) -> None:
+    quick(math.inf)
+    fault = ValueError("all")
+
+    def fail(_batch: Sequence[int]) -> Sequence[int]:
+        raise fault
+
+    batcher: Batcher[int, int] = Batcher(lambda batch, _: batch, name="b", capacity=9, run_at_once=fail)
+    assert [submit_all(batcher, [item]) for item in range(4)] == [[0], [1], [2], [fault]]
 
 
 ENDING = """

@@ -10,9 +10,10 @@ import pytest
 from flask import Flask
 from structlog.testing import capture_logs
 
+from tests import databases
 from tests.clients import FORM, NO_KEY, AppClient
 from tests.signed import content, form, piece
-from webhook import callbacks
+from webhook import batching, callbacks
 from webhook.app import create_app
 from webhook.callbacks import CallbackReceiver
 from webhook.errors import DecryptionError, Overloaded
@@ -40,6 +41,23 @@ def test_a_large_callback_is_worked_on_aside_and_stored_whole(client: AppClient)
     assert post(client, receiver, body).status == 200
     [verdict] = client.items("/v1/verdicts", data_id="long")
     assert verdict["slice_count"] == 1000
+
+
+@databases.needs_sqlite
+def test_who_writes_meanwhile_holds_up_a_small_callback_and_nobody_else(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "_QUICK_IN_A_ROW", 0)
+    client = AppClient(create_app(service))
+    receiver = client.receiver()
+    with service.database.transaction():
+        waiting = gevent.spawn(post, client, receiver, form(content(piece(0)), seed=receiver["seed"]))
+        for _ in range(20):  # turns of the hub, in which it would wait if it were to
+            gevent.sleep()
+        assert client.get("/livez", key=NO_KEY).status == 200
+        assert not waiting.ready()
+    assert waiting.get(timeout=10).status == 200
+    assert len(client.items("/v1/verdicts")) == 1
 
 
 def test_what_cannot_be_taken_is_told_by_its_status(make_service: MakeService) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from webhook.db import claim_web, sqlite
 from webhook.db.sqlite import SqliteDatabase
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +104,33 @@ def test_writers_of_many_threads_and_connections_all_get_their_turn(database: Sq
         thread.join()
     other.close()
     assert numbers(database) == list(range(160))
+
+
+def test_who_is_not_to_wait_for_another_writer_is_told_so_and_writes_as_soon_as_that_has_ended(
+    database: SqliteDatabase,
+) -> None:
+    def write() -> None:
+        with database.transaction(wait=False, keep=True) as session:
+            session.exec_driver_sql("INSERT INTO numbers VALUES (1)")
+
+    def refused() -> None:
+        with pytest.raises(DatabaseBusy):
+            write()
+
+    write()
+    ours = SqliteDatabase(f"sqlite:///{database.path}")
+    for other in (database, ours):  # in this process, and by its lock as from another one
+        with ThreadPoolExecutor(1) as threads, other.transaction():
+            threads.submit(refused).result()
+    ours.close()
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as foreign:  # which knows of no turns
+        foreign.execute("BEGIN IMMEDIATE")
+        refused()
+    write()
+    assert numbers(database) == [1, 1]
+    assert database.trouble is None
+    with database.transaction(wait=False, keep=True) as session:
+        assert session.exec_driver_sql("PRAGMA busy_timeout").scalar() == sqlite._BUSY_SECONDS * 1000
 
 
 def test_a_commit_of_anyone_is_seen_once(database: SqliteDatabase, tmp_path: Path) -> None:

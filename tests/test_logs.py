@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import logging
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from gunicorn.config import Config
 
 from webhook import logs
+from webhook.arbiter import Logger
 from webhook.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ class Terminal(io.StringIO):
 def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """The standard error of a process that logs as ours do, a file or a terminal; nothing of it stays."""
     stream: io.StringIO = request.param()
-    factory, handlers = logging.getLogRecordFactory(), logging.root.handlers[:]
+    handlers = logging.root.handlers[:]
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
@@ -41,7 +44,6 @@ def shown(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     logs.configure("debug")
     structlog.configure(cache_logger_on_first_use=False)
     yield stream
-    logging.setLogRecordFactory(factory)
     logging.root.handlers[:] = handlers
 
 
@@ -88,12 +90,26 @@ def test_ours_and_libraries_lines_show_where_and_what_and_nobodys_words(
     logging.getLogger("a.library").error("Theirs.", exc_info=error)
     theirs = shown.getvalue().removeprefix(ours)
     assert "Ours." in ours
-    assert theirs.startswith("Theirs.\n")
+    assert "Theirs." in theirs
+    assert "a.library" in theirs
     for logged in (ours, theirs):
         assert fault.__name__ in logged
         assert type(error).__name__ in logged
         assert "test_logs.py" in logged
         assert CANARY not in logged
+
+
+def test_every_line_is_json_gunicorns_too(shown: io.StringIO) -> None:
+    if shown.isatty():
+        pytest.skip("On a terminal lines are for people.")
+    logging.getLogger("a.library").warning("It is %s.", "late")
+    gunicorns: Any = Logger(Config())  # type: ignore[no-untyped-call] # gunicorn has no types
+    gunicorns.critical("WORKER TIMEOUT (pid:%s)", 7)
+    lines = [json.loads(line) for line in shown.getvalue().splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("It is late.", "warning"),
+        ("WORKER TIMEOUT (pid:7)", "critical"),
+    ]
 
 
 def test_an_error_says_all_that_it_came_from() -> None:

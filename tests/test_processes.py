@@ -6,13 +6,16 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import databases
 from tests.clients import NO_KEY
-from tests.running import Command, Running, children, environment, free_port, is_running, run, tracing
+from tests.running import Command, Running, children, environment, free_port, is_running, run, tracing, web_and_worker
 from tests.signed import content, form, piece
 from tests.waiting import until
 from webhook import processes
@@ -21,6 +24,9 @@ from webhook.errors import DatabaseError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+CHILDREN = 2 if databases.SERVER is None else 3  # the worker process, and the web's
+SETTLED_SECONDS = 6  # what cannot start within 5 s of the service's start ends that
 
 
 @pytest.fixture
@@ -47,10 +53,49 @@ def test_serve_stops_with_status_0_and_leaves_no_process(serving: Running, numbe
     assert serving.callback(receiver["callback_url"], form(content(piece(0)), seed=receiver["seed"])) == 200
     assert len(serving.items("/v1/verdicts")) == 1
     pids = serving.command.pids()
-    assert len(pids) >= 4, "the parent, gunicorn and its worker, the worker"
+    assert len(pids) == 1 + CHILDREN
     assert serving.command.stop(number) == 0
     until(lambda: not any(map(is_running, pids)))
     assert "Traceback" not in serving.command.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_stops_too_while_it_is_being_started(tmp_path: Path, number: signal.Signals) -> None:
+    one = Running(tmp_path)
+    one.launch()
+    until(lambda: "listening on" in one.command.log)  # the database is there; the processes are not
+    pids = one.command.pids()
+    assert one.command.stop(number) == 0
+    until(lambda: not any(map(is_running, pids)))
+    assert "Traceback" not in one.command.log
+
+
+FAILING = """
+import os, sys
+from webhook import bootstrap
+from webhook.errors import ServiceError
+
+parent, build = os.getpid(), bootstrap.build
+
+def fail(settings):
+    if os.getpid() == parent:
+        return build(settings)
+    raise ServiceError("It cannot be started.")
+
+bootstrap.build = fail
+sys.argv = ["webhook", "serve"]
+from webhook.cli import main
+main()
+"""
+
+
+def test_processes_that_cannot_start_end_the_service(tmp_path: Path) -> None:
+    env = environment(tmp_path, WEBHOOK_BIND=f"127.0.0.1:{free_port()}")
+    command = [sys.executable, "-c", FAILING]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "It cannot be started." in ended.stderr
+    assert "The process failed." not in ended.stderr
 
 
 def test_what_a_killed_parent_leaves_ends_by_itself_and_is_waited_for(serving: Running) -> None:
@@ -60,17 +105,47 @@ def test_what_a_killed_parent_leaves_ends_by_itself_and_is_waited_for(serving: R
     assert serving.get("/livez", key=NO_KEY).status == 200
 
 
+def test_a_worker_that_outlives_its_parent_keeps_nobody_from_starting(serving: Running) -> None:
+    web, worker = web_and_worker(serving.command.pid)
+    os.kill(worker, signal.SIGSTOP)  # as if it had something to finish
+    try:
+        os.kill(serving.command.pid, signal.SIGKILL)
+        serving.command.wait()
+        until(lambda: not is_running(web))
+        serving.start()
+        assert is_running(worker)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+    assert serving.get("/livez", key=NO_KEY).status == 200
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_process_that_is_killed_as_soon_as_it_is_started_is_started_again(tmp_path: Path, which: int) -> None:
     one = Running(tmp_path)
     env = environment(tmp_path, **one.variables, **tracing())
     command = Command("serve", env=env, log=tmp_path / "log")
-    pids = until(lambda: found if len(found := children(command.pid)) == 2 else None)
+    pids = until(lambda: found if len(found := children(command.pid)) == CHILDREN else None)
     os.kill(pids[which], signal.SIGKILL)
-    until(lambda: "A process ended by itself; it is started again." in command.log)
-    until(lambda: len(children(command.pid)) == 2)
+    until(lambda: f"Worker (pid:{pids[which]}) was sent SIGKILL!" in command.log)
+    until(lambda: len(children(command.pid)) == CHILDREN)
     assert command.stop() == 0
     assert "Traceback" not in command.log
+
+
+@databases.needs_sqlite
+def test_a_process_that_cannot_start_any_more_is_tried_until_it_can(serving: Running) -> None:
+    path, away = serving.directory / "webhook.db", serving.directory / "away"
+    web, _ = web_and_worker(serving.command.pid)
+    pause = threading.Event()
+    pause.wait(SETTLED_SECONDS)
+    path.rename(away)
+    path.mkdir()
+    os.kill(web, signal.SIGKILL)
+    until(lambda: "A process could not be started again" in serving.command.log)
+    path.rmdir()
+    away.rename(path)
+    web_and_worker(serving.command.pid)
+    assert serving.get("/livez", key=NO_KEY).status == 200
 
 
 def test_a_process_that_refuses_what_it_finds_says_why_and_ends_the_service(tmp_path: Path) -> None:
@@ -78,7 +153,6 @@ def test_a_process_that_refuses_what_it_finds_says_why_and_ends_the_service(tmp_
     ended = run(tmp_path, "serve", WEBHOOK_BIND="127.0.0.1:0", WEBHOOK_ENCRYPTION_KEYS=f"k1:{'A' * 43}=", **tracing())
     assert ended.returncode == 1
     assert "WEBHOOK_ENCRYPTION_KEYS: holds no key that opens" in ended.stderr
-    assert "A process ended as soon as it was started; the service stops." in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

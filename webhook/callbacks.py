@@ -19,7 +19,7 @@ from werkzeug.wrappers import Request, Response
 from webhook import clock, forms
 from webhook.batching import Batcher
 from webhook.bodies import read_body
-from webhook.errors import BodyTooLarge, DatabaseError, MalformedBody, Overloaded, ServiceError
+from webhook.errors import BodyTooLarge, DatabaseBusy, DatabaseError, MalformedBody, Overloaded, ServiceError
 from webhook.quarantine import Claim
 from webhook.store import tasks as task_store
 from webhook.store import tombstones as tombstone_store
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LARGE_BYTES = 256 * 1024  # hashing and parsing more than this takes milliseconds
+_SMALL_BYTES = 16 * 1024  # of content are stored within a millisecond
 _HELD_BYTES = 128 * 1024 * 1024  # of bodies being worked on at once; more wait at the sender, told by 503
 _RETRY_AFTER_SECONDS = "5"
 
@@ -76,7 +77,10 @@ class CallbackReceiver:
             capacity=settings.callback_queue,
         )
         self._commits: Batcher[Arrival, str | None] = Batcher(
-            self._commit, name="writer", capacity=settings.callback_queue
+            self._commit,
+            name="writer",
+            capacity=settings.callback_queue,
+            run_at_once=self._commit_at_once if database.path is not None else None,  # else a server may be far away
         )
 
     def hold(self, count: int, *, held_before: int) -> None:
@@ -186,12 +190,28 @@ class CallbackReceiver:
             return [error] * len(digests)
         return [found.get(digest) or (ErasedAddress() if digest in erased else None) for digest in digests]
 
-    def _commit(self, arrivals: Sequence[Arrival], computed: Callable[[], None]) -> list[str | Exception | None]:
-        """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours."""
+    def _commit_at_once(self, arrivals: Sequence[Arrival]) -> list[str | Exception | None] | None:
+        if sum(len(arrival.content) for arrival in arrivals) > _SMALL_BYTES:
+            return None
         try:
-            with self._database.transaction(keep=True) as session:
+            return self._commit(arrivals, lambda: None, wait=False)
+        except DatabaseBusy:
+            return None
+
+    def _commit(
+        self, arrivals: Sequence[Arrival], computed: Callable[[], None], *, wait: bool = True
+    ) -> list[str | Exception | None]:
+        """Commit a batch; what cannot be stored as a result is kept raw, and never fails its neighbours.
+
+        Raises:
+            DatabaseBusy: others are writing, for whom it was not to wait.
+        """
+        try:
+            with self._database.transaction(keep=True, wait=wait) as session:
                 results: list[str | Exception | None] = list(self._ingest.accept(session, arrivals))
                 computed()
+        except DatabaseBusy:
+            raise
         except DatabaseError as error:
             return [error] * len(arrivals)
         except Exception as error:

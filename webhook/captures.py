@@ -90,7 +90,7 @@ class Captures:
         await asyncio.sleep(_PAUSE_SECONDS)
 
     def _has_due(self) -> bool:
-        with self._service.database.read() as session:
+        with self._service.database.read(keep=True) as session:
             return evidence_store.has_due(session, now=clock.now())
 
     def _claim(self, room: int) -> list[EvidenceRow]:

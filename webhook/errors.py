@@ -57,6 +57,10 @@ class DatabaseError(ServiceError):
     """The database could not be read or written; the message says which of its usual troubles it was."""
 
 
+class DatabaseBusy(DatabaseError):
+    """Another transaction is being written, for which this one was not to wait."""
+
+
 class Overloaded(DatabaseError):
     """More callbacks are waiting for the disk than the queue holds; the platform will resend."""
 

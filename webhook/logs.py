@@ -51,8 +51,7 @@ def configure(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=max(number, logging.WARNING), stream=sys.stderr, format="%(message)s")
-    logging.setLogRecordFactory(_Record)
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[_Libraries()])
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
 
@@ -88,13 +87,11 @@ def _render(exc_info: Any) -> str:
     return traceback_of(exc_info[1])
 
 
-class _Record(logging.LogRecord):
-    """A library's line; formatters take its traceback as it stands here."""
+class _Libraries(logging.Handler):
+    """Writes what libraries log as our own lines are."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.exc_info and self.exc_info[1] is not None:
-            self.exc_text = traceback_of(self.exc_info[1])
+    def emit(self, record: logging.LogRecord) -> None:
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,30 +1,27 @@
 """The processes of the service: web, worker, and both under one command.
 
-`serve` forks them from one parent, which has loaded what both need, and starts again one that ends. A child
-whose parent is gone ends too, and frees the port: nothing survives a kill -9 of the parent.
+They are forked from one parent (`arbiter`), which has loaded what they need and is prepared meanwhile.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import socket
 import tempfile
-import threading
 import time
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
-from webhook import bootstrap
+from webhook import arbiter, bootstrap
 from webhook.db import claim_web, open_database, path_of
 from webhook.errors import DatabaseError, ServiceError, SettingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from webhook.settings import Settings
@@ -36,8 +33,6 @@ T = TypeVar("T")
 _FREED_SECONDS = 10.0  # gunicorn's workers look for their parent every second, and then finish what they do
 _ENDED_SECONDS = 3.0  # an idle service that was killed whole has ended by then
 _FREED_LOOK_SECONDS = 0.1
-_KILLED_PAUSE_SECONDS = 0.5  # before one that was killed as soon as it was started is started again
-_SETTLED_SECONDS = 5.0  # a process that lived so long is worth starting again
 
 
 def migrate(settings: Settings) -> Path | None:
@@ -154,16 +149,10 @@ def _awaited(take: Callable[[], T], *, seconds: float) -> T:
         time.sleep(_FREED_LOOK_SECONDS)
 
 
-def _share_memory() -> None:
-    """Keep what is loaded shared with the processes that are forked from here: the collector leaves it alone."""
-    gc.collect()
-    gc.freeze()
-
-
 @contextmanager
 def _shared_counters(settings: Settings) -> Iterator[None]:
-    """Have several web processes count together (`metrics`); where `serve` has seen to it, it is done."""
-    if settings.web_concurrency == 1 or _COUNTERS in os.environ:
+    """Have several web processes count together (`metrics`)."""
+    if settings.web_concurrency == 1:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="webhook-counters-") as directory:
@@ -177,27 +166,32 @@ def _shared_counters(settings: Settings) -> Iterator[None]:
 _COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def run_web(settings: Settings) -> None:
-    """Run the web processes until SIGTERM or SIGINT."""
-    with _shared_counters(settings):
-        _run_web(settings)
+def run_web(settings: Settings) -> int:
+    """Run the web processes until SIGTERM or SIGINT; return the exit status, as `serve` does."""
+    return _run(settings, prepare=None, with_worker=False)
 
 
-def _run_web(settings: Settings) -> None:
-    from webhook.app import create_apps
-    from webhook.web import Web
+def serve(settings: Settings, *, prepare: Callable[[], None]) -> int:
+    """Run web and worker until SIGTERM or SIGINT; one that ends by itself is started again.
 
-    bootstrap.build(settings).database.close()  # refuse what is wrong here, before workers are started again and again
-    path = path_of(settings.database_url)
-    with nullcontext() if path is None else _awaited(lambda: claim_web(path), seconds=_FREED_SECONDS):
-        _awaited(lambda: check_bind(settings), seconds=_FREED_SECONDS)
-        web = Web(settings, lambda: create_apps(bootstrap.build(settings)))
-        _share_memory()
-        web.run()  # type: ignore[no-untyped-call] # gunicorn's
+    Args:
+        prepare: what must be done before they begin; their code is loaded meanwhile.
+
+    Returns:
+        The exit status: 0 when told to stop, 1 when one of them cannot start.
+
+    Raises:
+        ServiceError: `prepare` did, or they cannot be started.
+    """
+    return _run(settings, prepare=prepare, with_worker=True)
 
 
-def run_worker(settings: Settings) -> None:
-    """Run the worker process until SIGTERM or SIGINT."""
+def run_worker(settings: Settings, beat: Callable[[], None] = lambda: None) -> None:
+    """Run the worker process until SIGTERM or SIGINT.
+
+    Args:
+        beat: called every second, to show that it does not hang.
+    """
     import uvloop
 
     from webhook.workers import run_until_signal
@@ -206,108 +200,40 @@ def run_worker(settings: Settings) -> None:
     make_client = bootstrap.platform_client(settings)
     if make_client is None:
         log.warning("ALIBABA_CLOUD_ACCESS_KEY_ID and _SECRET are not set: tasks stay queued.")
-    uvloop.run(run_until_signal(service, make_client))
+    uvloop.run(run_until_signal(service, make_client, beat))
     service.database.close()
 
 
-def serve(settings: Settings, *, prepare: Callable[[], None]) -> int:
-    """Run web and worker until SIGTERM or SIGINT; one that ends by itself is started again.
-
-    Args:
-        prepare: what must be done before they begin; they load their code meanwhile.
-
-    Returns:
-        The exit status: 0 when told to stop, 1 when a process ends as soon as it is started.
-
-    Raises:
-        ServiceError: `prepare` did.
-    """
-    _share_memory()
-    parts = (
-        _Part("web", ("webhook.app", "webhook.web"), lambda: run_web(settings)),
-        _Part("worker", ("webhook.workers",), lambda: run_worker(settings)),
-    )
+def _run(settings: Settings, *, prepare: Callable[[], None] | None, with_worker: bool) -> int:
+    # what raises out of a handler may be lost, as in the collector's callbacks: the parent heeds them once it can
+    signal.pthread_sigmask(signal.SIG_BLOCK, arbiter.STOPPING)
     with _shared_counters(settings):
-        return _Family(parts).run(prepare)
+        with nullcontext() if prepare is None else _in_fork(prepare):
+            from webhook.app import create_apps
+            from webhook.web import Web
+        bootstrap.build(settings).database.close()  # refuse what is wrong here, before processes are started
+        path = path_of(settings.database_url)
+        with nullcontext() if path is None else _awaited(lambda: claim_web(path), seconds=_FREED_SECONDS) as place:
+
+            def work(beat: Callable[[], None]) -> None:
+                if place is not None:
+                    place.close()  # this process may outlive the web's by what it has begun
+                run_worker(settings, beat)
+
+            _awaited(lambda: check_bind(settings), seconds=_FREED_SECONDS)
+            web = Web(settings, lambda: create_apps(bootstrap.build(settings)), work if with_worker else None)
+            gc.collect()
+            gc.freeze()  # what is loaded stays shared with the children: their collectors leave it alone
+            try:
+                web.run()
+            except SystemExit as ended:
+                return 1 if ended.code else 0
+            raise AssertionError("gunicorn ends by SystemExit")
 
 
-class _Part(NamedTuple):
-    name: str
-    modules: tuple[str, ...]  # what it needs and its parent does not
-    run: Callable[[], None]
-
-
-class _Child(NamedTuple):
-    part: _Part
-    started_at: float
-    lifeline: int  # our end of a pipe: it closes with us, which the child notices
-
-
-class _Family:
-    """Forked processes that live and end together."""
-
-    def __init__(self, parts: Sequence[_Part]) -> None:
-        self._parts = parts
-        self._children: dict[int, _Child] = {}
-        self._stopping = False
-
-    def run(self, prepare: Callable[[], None]) -> int:
-        """Start all and wait for their end; return the exit status."""
-        for number in _STOPPING:
-            signal.signal(number, self._stop)
-        for part in self._parts:
-            self._start(part)
-        try:
-            _in_fork(prepare)
-        except ServiceError:
-            self._stop()
-            raise
-        for child in self._children.values():
-            with suppress(BrokenPipeError):  # it has ended already, which is seen below
-                os.write(child.lifeline, _BEGIN)
-        status = 0
-        while self._children:
-            pid, ended = os.wait()
-            child = self._children.pop(pid)
-            os.close(child.lifeline)
-            if self._stopping:
-                continue
-            settled = time.monotonic() - child.started_at >= _SETTLED_SECONDS
-            if settled or os.WIFSIGNALED(ended):
-                log.error("A process ended by itself; it is started again.", process=child.part.name, status=ended)
-                time.sleep(0 if settled else _KILLED_PAUSE_SECONDS)
-                self._start(child.part, _BEGIN)
-            else:
-                log.error("A process ended as soon as it was started; the service stops.", process=child.part.name)
-                status = 1
-                self._stop()
-        return status
-
-    def _stop(self, _number: int = 0, _frame: object = None) -> None:
-        self._stopping = True
-        for pid in self._children:
-            os.kill(pid, signal.SIGTERM)
-
-    def _start(self, part: _Part, word: bytes = b"") -> None:
-        theirs, ours = os.pipe()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # or it could reach the child before that heeds it
-        pid = os.fork()
-        if pid == 0:
-            for child in self._children.values():
-                os.close(child.lifeline)
-            os.close(ours)
-            status = _run_child(part, theirs)
-            os._exit(status)
-        self._children[pid] = _Child(part, time.monotonic(), ours)
-        if self._stopping:  # told so just before
-            os.kill(pid, signal.SIGTERM)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-        os.write(ours, word)
-        os.close(theirs)
-
-
-def _in_fork(call: Callable[[], None]) -> None:
-    """Call in a process of its own, so that what it loads, such as Alembic, is gone with it.
+@contextmanager
+def _in_fork(call: Callable[[], None]) -> Iterator[None]:
+    """Call beside the block, in a process of its own, so that what it loads, such as Alembic, is gone with it.
 
     Raises:
         ServiceError: it did.
@@ -326,40 +252,11 @@ def _in_fork(call: Callable[[], None]) -> None:
         finally:
             os._exit(status)
     os.close(writer)
-    with open(reader, "rb") as said:  # noqa: PTH123 - a pipe
-        sentence = said.read().decode()
-    _, ended = os.waitpid(pid, 0)
+    try:
+        yield
+    finally:
+        with open(reader, "rb") as said:  # noqa: PTH123 - a pipe
+            sentence = said.read().decode()
+        _, ended = os.waitpid(pid, 0)
     if ended != 0:
         raise ServiceError(sentence or "The service could not be prepared; the reason stands above.")
-
-
-_BEGIN = b"!"
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
-
-
-def _run_child(part: _Part, lifeline: int) -> int:
-    """Load a part, run it when the parent says so, and return its exit status."""
-    try:
-        for number in _STOPPING:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-        for module in part.modules:
-            importlib.import_module(module)
-        if os.read(lifeline, 1) != _BEGIN:
-            return 1
-        threading.Thread(target=_end_with_parent, args=(lifeline,), name="lifeline", daemon=True).start()
-        part.run()
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
-    except ServiceError as error:
-        log.error(str(error))  # noqa: TRY400 - the sentence is for people
-        return 1
-    except Exception:
-        log.exception("The process failed.")
-        return 1
-    return 0
-
-
-def _end_with_parent(lifeline: int) -> None:
-    os.read(lifeline, 1)
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -8,8 +8,10 @@ disk or a long poll, costs a greenlet, and no lock of a library changes its mean
 from __future__ import annotations
 
 import gc
+import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -18,6 +20,7 @@ from gevent import socket
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.ggevent import GeventWorker
 
+from webhook.arbiter import Arbiter, Lifeline, Logger, heed, name_process
 from webhook.http1 import Connection, common_environ
 from webhook.settings import authority
 
@@ -28,13 +31,15 @@ if TYPE_CHECKING:
     from flask import Flask
     from greenlet import greenlet
 
+    from webhook.arbiter import RunWorker
     from webhook.settings import Settings
 
 log = structlog.get_logger()
 
 _UNTAKEN_SECONDS = 60  # after which a connection is ended whose other side takes nothing of an answer
-_GRACEFUL_SECONDS = 5  # for requests in the middle; a callback cut off is sent again
+_GRACEFUL_SECONDS = 8  # for requests in the middle, as a callback cut off is sent again, and the worker's five
 _OBJECTS_BEFORE_COLLECTION = 20_000  # a callback makes hundreds that are no garbage, and the default is 700
+_MEMORY = "/dev/shm"  # noqa: S108 - gunicorn makes files of no name there
 
 
 class _Over(BaseException):
@@ -68,11 +73,19 @@ class CooperativeWorker(GeventWorker):
 
     def init_process(self) -> None:
         """Serve, from here to the end of the process."""
+        name_process("webhook-web")
         gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
         self._waiting: dict[greenlet, float] = {}
         hub: Any = gevent.get_hub()
         hub.print_exception = _note_failure  # gevent's own would show a greenlet's arguments
         super().init_process()  # type: ignore[no-untyped-call] # gunicorn has no types
+
+    def init_signals(self) -> None:
+        """Heed the parent: it stops its children itself when it gets the SIGINT of a terminal, which they get too."""
+        super().init_signals()  # type: ignore[no-untyped-call] # gunicorn has no types
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        heed()
+        self.app.lifeline.hold()
 
     def load_wsgi(self) -> None:
         """Load the application of each address; gunicorn keeps the addresses in the order of the settings."""
@@ -119,11 +132,19 @@ class Web(BaseApplication):
 
     Args:
         make_apps: called in each worker, after the fork; one for each address, in the order of `load_config`.
+        run_worker: what is run beside them, in a process of its own (`arbiter.WorkerProcess`); None for nothing.
     """
 
-    def __init__(self, settings: Settings, make_apps: Callable[[], Sequence[Flask]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        make_apps: Callable[[], Sequence[Flask]],
+        run_worker: RunWorker | None = None,
+    ) -> None:
         self._settings = settings
         self._make_apps = make_apps
+        self._run_worker = run_worker
+        self.lifeline = Lifeline()
         super().__init__()  # type: ignore[no-untyped-call] # gunicorn has no types
 
     def load_config(self) -> None:
@@ -136,9 +157,11 @@ class Web(BaseApplication):
             "graceful_timeout": _GRACEFUL_SECONDS,
             "forwarded_allow_ips": "",  # what proxies say is for `proxies` to believe; gunicorn would believe loopback
             "accesslog": None,
+            "logger_class": Logger,
             "loglevel": "warning",
             "proc_name": "webhook-web",
             "control_socket_disable": True,
+            "worker_tmp_dir": _MEMORY if Path(_MEMORY).is_dir() else None,  # a slow disk makes nobody look hung
         }
         for name, value in options.items():
             self.cfg.set(name, value)  # type: ignore[union-attr] # set by then
@@ -146,3 +169,11 @@ class Web(BaseApplication):
     def load(self) -> Sequence[Flask]:
         """Return the applications."""
         return self._make_apps()
+
+    def run(self) -> None:
+        """Keep the processes until SIGTERM or SIGINT.
+
+        Raises:
+            SystemExit: in the end, with a status other than 0 where one of them cannot start.
+        """
+        Arbiter(self, self._run_worker).run()  # type: ignore[no-untyped-call] # gunicorn has no types

@@ -53,6 +53,7 @@ _LOOK_SECONDS = 0.02  # between looks at the database where it has no bell
 _SETTLE_SECONDS = 0.05  # that an attempt's end may wait for others
 _SETTLED_TOGETHER = 100
 _AFTER_FAULT_SECONDS = 1.0
+_BEAT_SECONDS = 1.0
 _LET_FINISH_SECONDS = 5.0  # attempts in flight when told to stop; the others are taken up after their lease
 _KEEP_ANSWERS = timedelta(hours=24)
 _RETENTION_SECONDS = 60.0  # between looks at what is past its time
@@ -427,11 +428,25 @@ async def _wait(event: asyncio.Event, seconds: float, *, clear: bool = True) -> 
     return True
 
 
-async def run_until_signal(service: Service, make_client: Callable[[], PlatformClient] | None) -> None:
-    """Run a worker until SIGTERM or SIGINT."""
+async def run_until_signal(
+    service: Service, make_client: Callable[[], PlatformClient] | None, beat: Callable[[], None]
+) -> None:
+    """Run a worker until SIGTERM or SIGINT.
+
+    Args:
+        beat: called every second.
+    """
     worker = Worker(service, make_client)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(logs.note_failure)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
+
+    async def go_on_beating() -> None:
+        while True:
+            beat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    beating = loop.create_task(go_on_beating())
     await worker.run()
+    beating.cancel()

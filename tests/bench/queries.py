@@ -1,13 +1,16 @@
 """Lists and the worker's own questions with much in the database, beside little: `python -m tests.bench.queries`.
 
-Of 10 slices a task, in the tasks' own counts. With TEST_POSTGRESQL_URL in the environment it is on that server.
+Of 10 slices a task, in the tasks' own counts. Of a list as many rows are asked for as the smaller database has. With
+TEST_POSTGRESQL_URL in the environment it is on that server.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 import time
+from collections.abc import Sized
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 _SLICES_A_TASK = 10
 _TARGET = 1.5
 _ROUNDS = 15
+_MOST_ROWS = 50
 
 
 class _Undone(Exception):
@@ -47,20 +51,23 @@ class Stored:
         self._service = bootstrap.build(settings.load(variables))
         self._client = AppClient(create_app(self._service))
         self._routes = list(looked_for.routes(tasks).values())
-        self._own = looked_for.own(tasks)
-        self.names = [*looked_for.own(tasks), *looked_for.routes(tasks)]
+        self._own = functools.cache(functools.partial(looked_for.own, tasks))
+        self.names = [*self._own(limit=_MOST_ROWS), *looked_for.routes(tasks)]
 
-    def seconds(self, number: int) -> float:
-        """Return the time of one question; what it changes is undone."""
+    def ask(self, number: int, *, limit: int = _MOST_ROWS) -> tuple[float, int]:
+        """Return the seconds that one question took, and how many rows it had; what it changes is undone."""
+        own = self._own(limit=limit)
         started = time.perf_counter()
-        if number < len(self._own):
-            ask = self._own[self.names[number]]
+        if number < len(own):
+            answer: object = None
             with contextlib.suppress(_Undone), self._service.database.transaction() as session:
-                ask(session)
+                answer = own[self.names[number]](session)
                 raise _Undone
+            rows = len(answer) if isinstance(answer, Sized) else limit
         else:
-            looked_for.asked(self._client, self._routes[number - len(self._own)])
-        return time.perf_counter() - started
+            path = self._routes[number - len(own)]
+            rows = looked_for.asked(self._client, f"{path}&limit={limit}" if "?" in path else path)
+        return time.perf_counter() - started, rows
 
     def close(self) -> None:
         """Close its database."""
@@ -81,9 +88,8 @@ def main(slices: int, beside: int) -> None:
     with _stored(beside // _SLICES_A_TASK) as few, _stored(slices // _SLICES_A_TASK) as many:
         rows = []
         for number, name in enumerate(many.names):
-            for one in (few, many):
-                one.seconds(number)  # warms up
-            pairs = [(few.seconds(number), many.seconds(number)) for _ in range(_ROUNDS)]
+            limit = max(1, min(one.ask(number)[1] for one in (few, many)))  # the same number of rows
+            pairs = [tuple(one.ask(number, limit=limit)[0] for one in (few, many)) for _ in range(_ROUNDS)]
             small, large = (median(times) for times in zip(*pairs, strict=True))
             milliseconds = (f"{small * 1000:.2f}", f"{large * 1000:.2f}")
             rows.append((name, *milliseconds, *stage.judged(large / small, _TARGET, at_most=True)))

@@ -12,7 +12,7 @@ from webhook.web import Web
 def main() -> None:
     """Serve until told to stop."""
     loaded = settings.load(os.environ)
-    Web(loaded, lambda: create_apps(bootstrap.build(loaded))).run()  # type: ignore[no-untyped-call]
+    Web(loaded, lambda: create_apps(bootstrap.build(loaded))).run()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 from tests.bench import stage
 from tests.bench.usage import Growth
 from tests.clients import ADMIN_KEY, BOUNDARY
-from tests.running import Running, children, sandbox_variables
+from tests.running import Running, sandbox_variables, web_and_worker
 from tests.sandbox_process import SandboxProcess
 from tests.waiting import until
 
@@ -69,10 +69,8 @@ def handed_over(service: Running, task_id: str) -> Any:
 
 def names(service: Running) -> dict[str, int]:
     """Return the service's processes."""
-    serve = service.command.pid
-    [worker] = [pid for pid in children(serve) if not children(pid)]
-    [web] = [pid for pid in children(serve) if children(pid)]
-    return {"serve": serve, "web, gunicorn's master": web, "web": children(web)[0], "worker": worker}
+    web, worker = web_and_worker(service.command.pid)
+    return {"their parent": service.command.pid, "web": web, "worker": worker}
 
 
 @click.command(help=__doc__)

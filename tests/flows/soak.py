@@ -29,7 +29,7 @@ from tests.bench import stage
 from tests.clients import NO_KEY
 from tests.flows.agreement import CANCELED, Agreement, Fate, Submission
 from tests.flows.submitting import Submitter
-from tests.running import Running, children, is_running, sandbox_variables
+from tests.running import Running, is_running, sandbox_variables, web_and_worker
 from tests.sandbox_process import SandboxProcess
 from tests.waiting import until
 
@@ -53,7 +53,7 @@ _ACTIVE = ("queued", "processing")
 SETTLED_SECONDS = 300
 LOOK_SECONDS = 0.2
 MOST_ATTEMPTS = 17  # of a callback: the first one and the sandbox's retries
-VICTIMS = ("worker", "worker", "web", "web's own", "serve", "all")
+VICTIMS = ("worker", "worker", "web", "serve", "all")
 
 FILES = (
     Fate(magic="none,slices=2"),
@@ -193,18 +193,13 @@ class Soak:
     def _kill(self) -> None:
         """Kill one process or all by SIGKILL; `serve` starts again those that it loses, and we start `serve`."""
         serve = self._service.command.pid
-        grown = {child: children(child) for child in children(serve)}
-        workers, webs = [pid for pid, own in grown.items() if not own], [pid for pid, own in grown.items() if own]
-        if (len(workers), len(webs)) != (1, 1):
-            return  # one of them is just being started
+        web, worker = web_and_worker(serve)
         victim = self._dice.choice(VICTIMS)
         self.tally.killed[victim] += 1
         if victim == "worker":
-            self._kill_worker(workers[0])
+            self._kill_worker(worker)
         elif victim == "web":
-            os.kill(webs[0], signal.SIGKILL)
-        elif victim == "web's own":
-            os.kill(grown[webs[0]][0], signal.SIGKILL)
+            os.kill(web, signal.SIGKILL)
         elif victim == "serve":
             pids = self._service.command.pids()
             self._service.command.stop(signal.SIGKILL)

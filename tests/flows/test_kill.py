@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING
 from tests.databases import once
 from tests.flows import kill
 from tests.postgres_server import PostgresServer, needs_programs
-from tests.running import children, is_running
+from tests.running import web_and_worker
 from tests.signed import content, form, piece
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.platform import Platform
     from tests.running import Running
-
-SETTLED_SECONDS = 6  # a process that ends within 5 s of its start ends the service
 
 
 def test_what_was_answered_200_survives_kill_9_once_and_reaches_the_subscriber_under_one_id(tmp_path: Path) -> None:
@@ -47,31 +44,6 @@ def test_what_was_answered_200_survives_crashes_of_the_database_s_server(tmp_pat
     assert tally.submitted
 
 
-def web_and_worker(running: Running) -> tuple[int, int]:
-    """Return the pids of gunicorn's master, which is the one that has a child, and of the worker."""
-    worker, web = sorted(children(running.command.pid), key=lambda pid: len(children(pid)))
-    assert children(worker) == []
-    assert children(web)
-    return web, worker
-
-
-def age_seconds(pid: int) -> float:
-    """Return how long a process has lived (proc(5): `starttime`, in ticks since the machine's start)."""
-    ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def kill_settled(pid: int) -> None:
-    """Kill a process, once it has lived long enough to be worth starting again, and wait for the end of its children.
-
-    What has no parent any more ends by itself.
-    """
-    pids = [pid, *children(pid)]
-    until(lambda: age_seconds(pid) > SETTLED_SECONDS)
-    os.kill(pid, signal.SIGKILL)
-    until(lambda: not any(map(is_running, pids)), seconds=30)
-
-
 def test_a_web_process_that_is_killed_is_started_again_and_takes_callbacks(running: Running) -> None:
     receiver = running.receiver()
 
@@ -82,11 +54,11 @@ def test_a_web_process_that_is_killed_is_started_again_and_takes_callbacks(runni
         return None
 
     assert post("before-a-kill") == 200
-    web, worker = web_and_worker(running)
-    kill_settled(web)
+    web, worker = web_and_worker(running.command.pid)
+    os.kill(web, signal.SIGKILL)
     until(lambda: post("after-a-kill") == 200, seconds=30)
     assert post("before-a-kill") == 200
-    new_web, same_worker = web_and_worker(running)
+    new_web, same_worker = web_and_worker(running.command.pid)
     assert (new_web != web, same_worker) == (True, worker)
     for data_id in ("before-a-kill", "after-a-kill"):
         [verdict] = running.items("/v1/verdicts", data_id=data_id)
@@ -94,9 +66,9 @@ def test_a_web_process_that_is_killed_is_started_again_and_takes_callbacks(runni
 
 
 def test_a_worker_that_is_killed_is_started_again_and_submits(running: Running, platform: Platform) -> None:
-    web, worker = web_and_worker(running)
-    kill_settled(worker)
+    web, worker = web_and_worker(running.command.pid)
+    os.kill(worker, signal.SIGKILL)
     task = running.made("/v1/tasks", {"url": platform.source("high,after-a-kill.mp3")})
     until(lambda: running.shown(f"/v1/tasks/{task['id']}")["state"] == "completed", seconds=30)
-    same_web, new_worker = web_and_worker(running)
+    same_web, new_worker = web_and_worker(running.command.pid)
     assert (same_web, new_worker != worker) == (web, True)

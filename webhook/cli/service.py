@@ -76,10 +76,10 @@ def _user() -> str:
 @click.command()
 def serve() -> None:
     """Migrate the database, then run web and worker together."""
+    settings = load_settings()
     from webhook import processes
     from webhook.settings import authority
 
-    settings = load_settings()
     processes.check_uploads(settings)
     processes.check_free(settings)
 
@@ -97,20 +97,21 @@ def serve() -> None:
 @click.command()
 def web() -> None:
     """Run the web process alone."""
+    settings = load_settings()
     from webhook import processes
 
-    settings = load_settings()
     processes.check_uploads(settings)
     processes.check_free(settings)
-    processes.run_web(settings)
+    sys.exit(processes.run_web(settings))
 
 
 @click.command()
 def worker() -> None:
     """Run the worker process alone."""
+    settings = load_settings()
     from webhook import processes
 
-    processes.run_worker(load_settings())
+    processes.run_worker(settings)
 
 
 @click.command()

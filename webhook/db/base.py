@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
     import socket
@@ -65,6 +65,7 @@ class Database(ABC):
     _engine: sa.Engine
     _reading: sa.Engine
     _writing: sa.Engine
+    _hasty: sa.Engine
     _lax: sa.Engine
 
     def __init__(self) -> None:
@@ -86,21 +87,26 @@ class Database(ABC):
             yield session
 
     @contextmanager
-    def transaction(self, *, durable: bool = True, keep: bool = False) -> Iterator[Session]:
+    def transaction(self, *, durable: bool = True, keep: bool = False, wait: bool = True) -> Iterator[Session]:
         """Open a transaction that writes; leaving it commits to disk.
 
         Args:
             durable: False for what would only be done again, and which nobody waits for: it is committed and survives
                 this process, but a crash of the machine may undo it, and no other process is told.
             keep: as for `read`.
+            wait: for another transaction that is being written; on PostgreSQL none is in the way, nor is any in that
+                of one that need not be durable.
 
         Raises:
             DatabaseError: it could not be begun or committed; nothing of it was kept.
+            DatabaseBusy: it would have to wait, and was not to.
         """
         try:
-            engine = self._writing if durable else self._lax
-            with self._translated(), self._turn(), self._begun(engine, keep=keep) as session:
+            engine = (self._writing if wait else self._hasty) if durable else self._lax
+            with self._translated(), self._turn(wait=wait), self._begun(engine, keep=keep) as session:
                 yield session
+        except DatabaseBusy:
+            raise
         except DatabaseError as error:
             self.trouble = str(error)
             raise
@@ -188,8 +194,12 @@ class Database(ABC):
         """Return whether the other side has closed a connection."""
 
     @abstractmethod
-    def _turn(self) -> AbstractContextManager[None]:
-        """Wait for this writer's turn."""
+    def _turn(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Wait for this writer's turn.
+
+        Raises:
+            DatabaseBusy: it was not to wait, and would have to.
+        """
 
     @abstractmethod
     def _ring(self) -> None:

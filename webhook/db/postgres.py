@@ -96,7 +96,7 @@ class PostgresDatabase(Database):
         self._engine = _engine(parsed, _OPTIONS)
         # a statement is a transaction of its own: two round trips less than BEGIN and COMMIT around it
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._writing = self._engine.execution_options(writing=True)
+        self._writing = self._hasty = self._engine.execution_options(writing=True)
         self._lax = _engine(parsed, f"{_OPTIONS} -c synchronous_commit=off").execution_options(writing=True)
         conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
         self._vacuum_again_at = 0.0
@@ -145,7 +145,7 @@ class PostgresDatabase(Database):
 
     @override
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self, *, wait: bool) -> Iterator[None]:
         yield
 
     @override

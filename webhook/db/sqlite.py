@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
 from webhook.db.base import Database, prepare_engine, without_nul
-from webhook.errors import DatabaseError
+from webhook.errors import DatabaseBusy, DatabaseError
 
 try:
     import fcntl
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from webhook.db.base import Session
 
 _BUSY_SECONDS = 2.0  # how long a writer waits for another that holds no flock, such as the sqlite3 shell
+_WAIT = f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}"
 _SCRUB_SECONDS = 0.1  # how long all writers wait for readers so that the log can be emptied
 _POOL = 16
+_TAKEN = "another writer has its turn"
 
 # https://sqlite.org/rescode.html: what went wrong, in words for whoever is on call
 _TROUBLES = {
@@ -66,6 +68,7 @@ class SqliteDatabase(Database):
         sa.event.listen(self._engine, "connect", _prepare_connection)
         sa.event.listen(self._engine, "begin", _begin)
         self._writing = self._engine.execution_options(writing=True)
+        self._hasty = self._writing.execution_options(wait=False)
         self._lax = self._writing.execution_options(durable=False)
         self._queue = threading.Lock()
         self._lock_file: Any = None
@@ -107,7 +110,7 @@ class SqliteDatabase(Database):
         """Empty the write-ahead log, whose old frames hold deleted rows; not while somebody reads by it."""
         self.checkpoint()  # of most of it, while others write
         try:
-            with self._turn(), contextlib.closing(self._alone()) as connection:
+            with self._turn(wait=True), contextlib.closing(self._alone()) as connection:
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             raise DatabaseError(f"{self.path}: {_sentence(error)}") from error
@@ -131,9 +134,14 @@ class SqliteDatabase(Database):
 
     @override
     @contextmanager
-    def _turn(self) -> Iterator[None]:
-        with self._queue, self._flock():
-            yield
+    def _turn(self, *, wait: bool) -> Iterator[None]:
+        if not self._queue.acquire(blocking=wait):
+            raise DatabaseBusy(_TAKEN)
+        try:
+            with self._flock(wait=wait):
+                yield
+        finally:
+            self._queue.release()
 
     @override
     def _ring(self) -> None:
@@ -144,14 +152,16 @@ class SqliteDatabase(Database):
         return _sentence(error)
 
     @contextmanager
-    def _flock(self) -> Iterator[None]:
+    def _flock(self, *, wait: bool) -> Iterator[None]:
         if fcntl is None:
             yield
             return
         try:
             if self._lock_file is None:
                 self._lock_file = Path(f"{self.path}-lock").open("ab")  # noqa: SIM115 - kept open for life
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise DatabaseBusy(_TAKEN) from None
         except OSError as error:
             raise DatabaseError(
                 f"{self.path}-lock cannot be written ({error.strerror}): mend the permissions of the database's "
@@ -292,7 +302,7 @@ class DataVersion:
 def _prepare_connection(connection: sqlite3.Connection, _record: object) -> None:
     # pysqlite's own transaction control begins too late and never IMMEDIATE: `_begin` does it instead
     connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {int(_BUSY_SECONDS * 1000)}")
+    connection.execute(_WAIT)
     connection.execute("PRAGMA journal_mode = WAL")
     # https://sqlite.org/pragma.html#pragma_secure_delete: what is deleted or replaced is overwritten
     connection.execute("PRAGMA secure_delete = ON")
@@ -303,11 +313,29 @@ def _begin(session: Session) -> None:
     if options.get("writing", False):
         # https://sqlite.org/pragma.html#pragma_synchronous: NORMAL leaves the log to the next commit that is FULL
         execute(session, f"PRAGMA synchronous = {'FULL' if options.get('durable', True) else 'NORMAL'}")
-        execute(session, "BEGIN IMMEDIATE")
+        if options.get("wait", True):
+            execute(session, "BEGIN IMMEDIATE")
+        else:
+            _begin_at_once(session)
     else:
         execute(session, "BEGIN")
 
 
+def _begin_at_once(session: Session) -> None:
+    execute(session, "PRAGMA busy_timeout = 0")
+    try:
+        execute(session, "BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if _code(error.orig) == sqlite3.SQLITE_BUSY:
+            raise DatabaseBusy(_TROUBLES[sqlite3.SQLITE_BUSY]) from error
+        raise
+    finally:
+        execute(session, _WAIT)
+
+
 def _sentence(error: BaseException | None) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
-    return _TROUBLES.get(code, str(error))
+    return _TROUBLES.get(_code(error), str(error))
+
+
+def _code(error: BaseException | None) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & _PRIMARY_CODE

@@ -76,6 +76,8 @@ def marks(count: int) -> str:
 
 def one_of(session: Session, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     """Return the condition that a column has one of some values, and what stands for its placeholders."""
+    if len(values) == 1:
+        return f"{column} = ?", tuple(values)
     if is_postgresql(session):
         return f"{column} = ANY(?)", ([*values],)
     return f"{column} IN ({marks(len(values))})", tuple(values)
@@ -114,12 +116,19 @@ def insert_rows(
     tail = " ON CONFLICT DO NOTHING" if known else ""
     if not is_postgresql(session):
         return run(session, _insert_one(table, tuple(columns)) + tail, list(rows))
+    if len(rows) == 1:  # arrays take psycopg longer
+        return run(session, _insert_typed(table, tuple(columns)) + tail, rows[0])
     return run(session, _insert_all(table, tuple(columns)) + tail, _in_columns(rows))
 
 
 @lru_cache
 def _insert_one(table: sa.Table, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"  # noqa: S608 - our own names
+
+
+@lru_cache
+def _insert_typed(table: sa.Table, columns: tuple[str, ...]) -> str:
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join(_typed(table, columns))})"  # noqa: S608
 
 
 @lru_cache
@@ -139,12 +148,21 @@ def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], row
     if not is_postgresql(session):
         run(session, _update_one(table, columns), list(rows))
         return
+    if len(rows) == 1:
+        run(session, _update_typed(table, columns), rows[0])
+        return
     run(session, _update_all(table, columns), _in_columns(rows))
 
 
 @lru_cache
 def _update_one(table: sa.Table, columns: tuple[str, ...]) -> str:
     return f"UPDATE {table.name} SET {' = ?, '.join(columns)} = ? WHERE id = ?"  # noqa: S608 - our own names
+
+
+@lru_cache
+def _update_typed(table: sa.Table, columns: tuple[str, ...]) -> str:
+    sets = ", ".join(f"{name} = {value}" for name, value in zip(columns, _typed(table, columns), strict=True))
+    return f"UPDATE {table.name} SET {sets} WHERE id = ?"  # noqa: S608 - our own names
 
 
 @lru_cache
@@ -157,9 +175,17 @@ def _update_all(table: sa.Table, columns: tuple[str, ...]) -> str:
 
 def _arrays(table: sa.Table, columns: Iterable[str]) -> str:
     """Return placeholders for arrays of columns' values: a statement stays the same however many rows there are."""
+    return ", ".join(f"CAST(? AS {kind}[])" for kind in _kinds(table, columns))
+
+
+def _typed(table: sa.Table, columns: Iterable[str]) -> list[str]:
+    return [f"CAST(? AS {kind})" for kind in _kinds(table, columns)]
+
+
+def _kinds(table: sa.Table, columns: Iterable[str]) -> list[str]:
+    """Return the types of columns, as PostgreSQL names them."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    kinds = [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
-    return ", ".join(f"CAST(? AS {kind}[])" for kind in kinds)
+    return [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
 
 
 _COLLATION = ' COLLATE "C"'
