@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from gunicorn.workers.base import Worker
 from webhook.errors import ServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gunicorn.app.base import BaseApplication
     from gunicorn.config import Config
@@ -43,6 +43,16 @@ _AGAIN_SECONDS = 0.5  # until what could not is started again
 def heed() -> None:
     """Take the signals to stop that were blocked until this process could act on them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+
+@contextmanager
+def heedless() -> Iterator[None]:
+    """Block the signals to stop, to the end of the block at the latest."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        heed()
 
 
 def name_process(name: str) -> None:
@@ -136,12 +146,11 @@ class Arbiter(arbiter.Arbiter):
         """Start the worker process where it is missing, and else a web process."""
         has_worker = any(isinstance(child, WorkerProcess) for child in self.WORKERS.values())
         self.worker_class = self._web_class if has_worker else self._worker_class or self._web_class
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # or one could reach the child before that heeds it
-        try:
-            pid: int = super().spawn_worker()  # type: ignore[no-untyped-call] # gunicorn has no types
-        except SystemExit as ended:  # the child's: it goes no further up, where its parent cleans up
-            os._exit(ended.code if isinstance(ended.code, int) else 1)
-        heed()
+        with heedless():  # or one could reach the child before that heeds it
+            try:
+                pid: int = super().spawn_worker()  # type: ignore[no-untyped-call] # gunicorn has no types
+            except SystemExit as ended:  # the child's: it goes no further up, where its parent cleans up
+                os._exit(ended.code if isinstance(ended.code, int) else 1)
         return pid
 
     def reap_workers(self) -> None:

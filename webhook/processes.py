@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import tempfile
 import time
@@ -206,8 +205,7 @@ def run_worker(settings: Settings, beat: Callable[[], None] = lambda: None) -> N
 
 def _run(settings: Settings, *, prepare: Callable[[], None] | None, with_worker: bool) -> int:
     # what raises out of a handler may be lost, as in the collector's callbacks: the parent heeds them once it can
-    signal.pthread_sigmask(signal.SIG_BLOCK, arbiter.STOPPING)
-    with _shared_counters(settings):
+    with arbiter.heedless(), _shared_counters(settings):
         with nullcontext() if prepare is None else _in_fork(prepare):
             from webhook.app import create_apps
             from webhook.web import Web

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,10 +112,12 @@ def test_a_wrong_command_is_told_what_is_wrong(webhook: RunCommand, arguments: l
 
 @pytest.mark.parametrize("command", ["web", "worker"])
 def test_a_process_refuses_a_database_that_was_not_migrated(webhook: RunCommand, tmp_path: Path, command: str) -> None:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     status, _, err = webhook(command)
     assert status == 1
     assert "webhook migrate" in err
     assert not (tmp_path / "webhook.db").exists()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == blocked  # who called it can be stopped as before
 
 
 def test_a_wrong_setting_is_named_with_its_mend(webhook: RunCommand) -> None:
