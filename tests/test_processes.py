@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +25,6 @@ from webhook.errors import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 CHILDREN = 2 if databases.SERVER is None else 3  # the worker process, and the web's
 SETTLED_SECONDS = 6  # what cannot start within 5 s of the service's start ends that
@@ -45,6 +46,20 @@ def refusal(directory: Path, *arguments: str, under: Sequence[str] = (), **varia
     [sentence] = ended.stderr.splitlines()
     assert sentence.startswith("webhook: ")
     return sentence
+
+
+def is_held(pid: int, directory: Path) -> bool:
+    """Hold a process, but not while it is writing to SQLite's file: nobody else could."""
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    if databases.SERVER is None:
+        with (directory / "webhook.db-lock").open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(pid, signal.SIGCONT)
+                return False
+    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -107,7 +122,7 @@ def test_what_a_killed_parent_leaves_ends_by_itself_and_is_waited_for(serving: R
 
 def test_a_worker_that_outlives_its_parent_keeps_nobody_from_starting(serving: Running) -> None:
     web, worker = web_and_worker(serving.command.pid)
-    os.kill(worker, signal.SIGSTOP)  # as if it had something to finish
+    until(lambda: is_held(worker, serving.directory))  # as if it had something to finish
     try:
         os.kill(serving.command.pid, signal.SIGKILL)
         serving.command.wait()
