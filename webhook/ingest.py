@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from webhook import clock, evidence, services
-from webhook.db import is_postgresql
 from webhook.payloads import Slice, better, highest, risk_rank, slice_key, without_words
 from webhook.progress import Merge, Report, advance, count_labels, gather, quiet_tail
 from webhook.shapes import slice_shape, stream_shape, task_shape, verdict_shape
+from webhook.store import arrivals as arrival_store
 from webhook.store import callbacks as callback_store
 from webhook.store import events as event_store
 from webhook.store import evidence as evidence_store
 from webhook.store import slices as slice_store
 from webhook.store import tasks as task_store
-from webhook.store import tombstones as tombstone_store
 from webhook.store.callbacks import Callback
 from webhook.store.events import EventRow
 from webhook.store.evidence import PENDING, EvidenceRow
@@ -32,7 +31,7 @@ from webhook.store.tasks import Task
 from webhook.store.text import together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from webhook.crypto import Keyring
@@ -98,22 +97,29 @@ class Ingest:
         ids = [arrival.callback_id or clock.new_id("cb", arrival.received_at) for arrival in arrivals]
         task_ids = [_task_id(arrival) for arrival in arrivals]
         rows = [self._callback(*row) for row in zip(ids, task_ids, arrivals, strict=True)]
-        new = callback_store.insert_callbacks(session, rows)
+        known = arrival_store.begin(
+            session,
+            rows,
+            task_ids={task_id for task_id in task_ids if task_id is not None},
+            others={
+                task_id
+                for task_id, arrival in zip(task_ids, arrivals, strict=True)
+                if task_id is not None and arrival.address.receiver
+            },
+        )
         results: dict[str, list[Report]] = {}
         events: list[EventRow] = []
-        unreadable: set[str] = set()
         for callback_id, task_id, arrival in zip(ids, task_ids, arrivals, strict=True):
-            if callback_id not in new:
+            if callback_id not in known.new or task_id in known.erased:
                 continue
             if arrival.result is None or task_id is None:
                 events.append(self._rejected(callback_id, task_id, arrival))
-                if task_id is not None:
-                    unreadable.add(task_id)
             else:
                 results.setdefault(task_id, []).append(arrival)
-        erased = self._apply(session, results, events, unreadable=unreadable)
-        if erased:
-            dropped = {one for one, task_id in zip(ids, task_ids, strict=True) if one in new and task_id in erased}
+        self._apply(session, known.tasks, results, events)
+        new = known.new
+        if known.erased:
+            dropped = {one for one, task_id in zip(ids, task_ids, strict=True) if task_id in known.erased} & new
             callback_store.delete_callbacks(session, dropped)
             new -= dropped
         return [callback_id if callback_id in new else None for callback_id in ids]
@@ -123,7 +129,9 @@ class Ingest:
 
         Nothing is stored of a task that was erased meanwhile.
         """
-        self._apply(session, {task_id: [report]}, [])
+        tasks = task_store.tasks_by_id(session, [task_id])
+        if tasks:
+            self._apply(session, tasks, {task_id: [report]}, [])
 
     def event(self, type_: str, data: dict[str, Any], *, task_id: str | None = None) -> EventRow:
         """Make an event, sealed, ready to be inserted beside its fact."""
@@ -192,42 +200,16 @@ class Ingest:
     def _apply(
         self,
         session: Session,
-        results: dict[str, list[Report]],
+        tasks: Mapping[str, Task],
+        results: Mapping[str, Sequence[Report]],
         events: list[EventRow],
-        *,
-        unreadable: Collection[str] = (),
-    ) -> set[str]:
+    ) -> None:
         """Work the new results of each task into it, and write all that changed.
 
         Args:
+            tasks: those that exist; others are made.
             events: further ones to be written.
-            unreadable: further tasks of which something came.
-
-        Returns:
-            Those of the tasks that were erased; nothing was written of them.
         """
-        heard: list[Task] = []
-        if is_postgresql(session):
-            # of two processes that hear of a task first at once, one makes it and the other waits for it
-            heard = [_external_task(task_id, reports) for task_id, reports in results.items() if _is_external(reports)]
-            heard.sort(key=lambda task: task.id)
-            if not task_store.insert_tasks(session, heard):
-                heard = []
-        wanted = {*results, *unreadable} if unreadable else results
-        tasks = task_store.tasks_by_id(session, wanted)
-        erased: set[str] = set()
-        if heard or len(tasks) < len(wanted):
-            unknown = [task_id for task_id in wanted if task_id not in tasks]
-            # nothing but being erased takes away a task of ours; another's may be new
-            others = {task_id for task_id in unknown if task_id in results and _is_external(results[task_id])}
-            erased = {*unknown} - others
-            if others := others | {task.id for task in heard}:
-                erased |= tombstone_store.erased_tasks(session, others)
-            for task in heard:
-                if task.id in erased:
-                    task_store.delete_task(session, task)
-            results = {task_id: reports for task_id, reports in results.items() if task_id not in erased}
-            events = [event for event in events if event.task_id not in erased]
         made: list[Task] = []
         changed: list[Task] = []
         moved: list[tuple[Task | None, Task]] = []
@@ -255,7 +237,6 @@ class Ingest:
             slice_store.insert_pages(session, pages)
             evidence_store.insert_evidence(session, audio)
             event_store.insert_events(session, events)
-        return erased
 
     @staticmethod
     def _note_identity(session: Session, before: Task, after: Task) -> None:
@@ -406,10 +387,6 @@ def _task_id(arrival: Arrival) -> str | None:
         return None
     name = f"{arrival.address.id}|{_platform_task_id(arrival) or arrival.digest.hex()}"
     return f"task_{hashlib.sha256(name.encode()).hexdigest()[:28]}"
-
-
-def _is_external(reports: Sequence[Report]) -> bool:
-    return isinstance(reports[0], Arrival) and reports[0].address.receiver
 
 
 def _external_task(task_id: str, reports: Sequence[Report]) -> Task:

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import make_url
 
-from webhook.db.base import Changes, Database, Link, Session, alone, for_update, is_postgresql, is_writing, try_alone
+from webhook.db.base import (
+    Changes,
+    Database,
+    Link,
+    Session,
+    alone,
+    ask_alone,
+    for_update,
+    is_postgresql,
+    is_writing,
+    try_alone,
+)
 from webhook.db.sqlite import SqliteDatabase, claim_web
 
 if TYPE_CHECKING:
@@ -24,6 +35,7 @@ __all__ = [
     "Link",
     "Session",
     "alone",
+    "ask_alone",
     "claim_web",
     "for_update",
     "is_postgresql",

@@ -15,7 +15,7 @@ from webhook.errors import DatabaseBusy, DatabaseError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -299,6 +299,15 @@ def alone(session: Session, what: str, *, wait: bool = True) -> bool:
 def try_alone(what: str) -> tuple[str, tuple[int, int]]:
     """Return what to ask PostgreSQL for what `alone` does without waiting."""
     return "SELECT pg_try_advisory_xact_lock(?, ?)", _lock_of(what)
+
+
+def ask_alone(whats: Collection[str]) -> tuple[str, tuple[Any, ...]]:
+    """Return what to ask PostgreSQL for what `alone` does, for several things at once."""
+    locks = sorted(map(_lock_of, whats))  # in one order for all, or two could wait for each other
+    if len(locks) == 1:
+        return "SELECT pg_advisory_xact_lock(?, ?)", locks[0]
+    keys = [key for _, key in locks]
+    return "SELECT pg_advisory_xact_lock(?, key) FROM unnest(CAST(? AS INTEGER[])) AS key", (_ALONE, keys)
 
 
 def _lock_of(what: str) -> tuple[int, int]:

@@ -200,14 +200,16 @@ def _was_ended(connection: psycopg.Connection) -> bool:
 def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
     """Execute a statement once, or once for each of a list of rows; past SQLAlchemy, which takes as long as psycopg.
 
+    Args:
+        statement: with `$1` and so on for values.
+
     Raises:
         DBAPIError: what SQLAlchemy raises.
     """
-    connection = _connection_of(session)
+    cursor = psycopg.RawCursor(_connection_of(session))
     with _as_sqlalchemy_has_it(statement):
         if not isinstance(values, list):
-            return connection.execute(statement, without_nul(values))
-        cursor = connection.cursor()
+            return cursor.execute(statement, without_nul(values))
         cursor.executemany(statement, [without_nul(row) for row in values])
         return cursor
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import alone, for_update
 from webhook.models import callbacks, holds
+from webhook.store import text
 from webhook.store.text import insert_rows
 
 if TYPE_CHECKING:
@@ -41,13 +42,21 @@ _SHOWN = [column for column in callbacks.c if column is not callbacks.c.content]
 
 def insert_callbacks(session: Session, rows: Sequence[Callback]) -> set[str]:
     """Insert callbacks and return the ids of those that are new; the others came before."""
-    # in one order for all, or two batches with the same callbacks could wait for each other
-    in_order = sorted(rows, key=lambda row: (row.address_id, row.digest))
-    values = [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in in_order]
     ids = [row.id for row in rows]
-    if insert_rows(session, callbacks, Callback.__struct_fields__, values, known=True) == len(ids):
+    if insert_rows(session, callbacks, Callback.__struct_fields__, _values(rows), known=True) == len(ids):
         return set(ids)
     return set(session.execute(sa.select(callbacks.c.id).where(callbacks.c.id.in_(ids))).scalars())
+
+
+def ask_insert(rows: Sequence[Callback]) -> list[tuple[str, Sequence[Any]]]:
+    """Return what to ask PostgreSQL to insert callbacks; the answers are the ids of those that are new."""
+    return text.ask_insert(callbacks, Callback.__struct_fields__, _values(rows), known=True, returning="id")
+
+
+def _values(rows: Sequence[Callback]) -> list[tuple[Any, ...]]:
+    # in one order for all, or two batches with the same callbacks could wait for each other
+    in_order = sorted(rows, key=lambda row: (row.address_id, row.digest))
+    return [(*msgspec.structs.astuple(row)[:-1], clock.to_microseconds(row.received_at)) for row in in_order]
 
 
 def take_quarantined(session: Session, callback_id: str) -> bool:

@@ -14,7 +14,7 @@ from webhook.models import holds, receivers, task_labels, tasks, to_json
 from webhook.store.text import fetch, insert_rows, one_of, run, update_rows, upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from webhook.db import Session
 
@@ -165,10 +165,9 @@ def insert_task(session: Session, task: Task) -> bool:
     return upsert(session, tasks, msgspec.structs.asdict(task), keep=True)
 
 
-def insert_tasks(session: Session, rows: Iterable[Task]) -> int:
-    """Insert tasks, and return how many; those that are there stay as they are."""
-    values = [_values(row, Task.__struct_fields__) for row in rows]
-    return insert_rows(session, tasks, Task.__struct_fields__, values, known=True)
+def insert_tasks(session: Session, rows: Iterable[Task]) -> None:
+    """Insert tasks."""
+    insert_rows(session, tasks, Task.__struct_fields__, [_values(row, Task.__struct_fields__) for row in rows])
 
 
 def task(session: Session, task_id: str) -> Task | None:
@@ -180,11 +179,18 @@ def task(session: Session, task_id: str) -> Task | None:
 def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
     """Return the tasks of these ids that exist."""
     wanted = tuple(set(ids))
-    if not wanted:
-        return {}
+    return tasks_of(fetch(session, *ask_tasks(session, wanted))) if wanted else {}
+
+
+def ask_tasks(session: Session, ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """Return what to ask for tasks; `tasks_of` reads the answer."""
     lock = " ORDER BY id FOR UPDATE" if is_postgresql(session) and is_writing(session) else ""
-    among, values = one_of(session, "id", wanted)
-    rows = fetch(session, f"{_SELECT} WHERE {among}{lock}", values)
+    among, values = one_of(session, "id", tuple(ids))
+    return f"{_SELECT} WHERE {among}{lock}", values
+
+
+def tasks_of(rows: Iterable[Iterable[Any]]) -> dict[str, Task]:
+    """Return the tasks of rows of `COLUMNS`, by id."""
     found = [task_of(row) for row in rows]
     return {task.id: task for task in found}
 

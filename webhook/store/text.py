@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import lru_cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects import postgresql
@@ -17,7 +18,7 @@ from webhook.db import is_postgresql, sqlite
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import psycopg
@@ -63,10 +64,11 @@ def _execute(session: Session, statement: str, values: Sequence[Any]) -> sqlite3
     return postgres.execute(session, _native(statement), values)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=512)
 def _native(statement: str) -> str:
-    """Return a statement with psycopg's placeholders; none of ours has a literal `?` or `%`."""
-    return statement.replace("?", "%s")
+    """Return a statement with PostgreSQL's placeholders; none of ours has a literal `?`."""
+    first, *others = statement.split("?")
+    return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
 
 
 def marks(count: int) -> str:
@@ -113,28 +115,30 @@ def insert_rows(
     """
     if not rows:
         return 0
-    tail = " ON CONFLICT DO NOTHING" if known else ""
     if not is_postgresql(session):
-        return run(session, _insert_one(table, tuple(columns)) + tail, list(rows))
-    if len(rows) == 1:  # arrays take psycopg longer
-        return run(session, _insert_typed(table, tuple(columns)) + tail, rows[0])
-    return run(session, _insert_all(table, tuple(columns)) + tail, _in_columns(rows))
+        return run(session, _insert_one(table, tuple(columns)) + (_UNLESS_KNOWN if known else ""), list(rows))
+    return sum(run(session, *asked) for asked in ask_insert(table, columns, rows, known=known))
+
+
+def ask_insert(
+    table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], *, known: bool, returning: str = ""
+) -> list[tuple[str, Sequence[Any]]]:
+    """Return what to ask PostgreSQL to insert rows, as `insert_rows` does, and in their order: events are numbered so.
+
+    Args:
+        returning: a column whose values are wanted of those inserted.
+    """
+    tail = (_UNLESS_KNOWN if known else "") + (f" RETURNING {returning}" if returning else "")
+    head = f"INSERT INTO {table.name} ({', '.join(columns)}) "
+    return [(f"{head}{given}{tail}", values) for given, values in _given(table, tuple(columns), rows)]
+
+
+_UNLESS_KNOWN = " ON CONFLICT DO NOTHING"
 
 
 @lru_cache
 def _insert_one(table: sa.Table, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"  # noqa: S608 - our own names
-
-
-@lru_cache
-def _insert_typed(table: sa.Table, columns: tuple[str, ...]) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join(_typed(table, columns))})"  # noqa: S608
-
-
-@lru_cache
-def _insert_all(table: sa.Table, columns: tuple[str, ...]) -> str:
-    """Return an insert of arrays, whose rows come in their order: that in which events are numbered."""
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({_arrays(table, columns)})"  # noqa: S608
 
 
 def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -146,53 +150,47 @@ def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], row
     if not rows:
         return
     if not is_postgresql(session):
-        run(session, _update_one(table, columns), list(rows))
+        run(session, f"UPDATE {table.name} SET {' = ?, '.join(columns)} = ? WHERE id = ?", list(rows))  # noqa: S608
         return
-    if len(rows) == 1:
-        run(session, _update_typed(table, columns), rows[0])
-        return
-    run(session, _update_all(table, columns), _in_columns(rows))
-
-
-@lru_cache
-def _update_one(table: sa.Table, columns: tuple[str, ...]) -> str:
-    return f"UPDATE {table.name} SET {' = ?, '.join(columns)} = ? WHERE id = ?"  # noqa: S608 - our own names
-
-
-@lru_cache
-def _update_typed(table: sa.Table, columns: tuple[str, ...]) -> str:
-    sets = ", ".join(f"{name} = {value}" for name, value in zip(columns, _typed(table, columns), strict=True))
-    return f"UPDATE {table.name} SET {sets} WHERE id = ?"  # noqa: S608 - our own names
-
-
-@lru_cache
-def _update_all(table: sa.Table, columns: tuple[str, ...]) -> str:
     names = (*columns, "id")
     sets = ", ".join(f"{name} = given.{name}" for name in columns)
-    given = f"unnest({_arrays(table, names)}) AS given({', '.join(names)})"
-    return f"UPDATE {table.name} SET {sets} FROM {given} WHERE {table.name}.id = given.id"  # noqa: S608 - our own names
+    for given, values in _given(table, names, rows):
+        source = f"({given}) AS given ({', '.join(names)})"
+        run(session, f"UPDATE {table.name} SET {sets} FROM {source} WHERE {table.name}.id = given.id", values)  # noqa: S608
 
 
-def _arrays(table: sa.Table, columns: Iterable[str]) -> str:
-    """Return placeholders for arrays of columns' values: a statement stays the same however many rows there are."""
-    return ", ".join(f"CAST(? AS {kind}[])" for kind in _kinds(table, columns))
+def _given(
+    table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Return rows as PostgreSQL is given them: each value by itself, since psycopg takes ten times longer for arrays.
+
+    There are so many at once that statements are few, and their texts are few too: the server prepares those that come
+    again.
+    """
+    most = max(size for size in _AT_ONCE if size == 1 or size * len(columns) <= _MOST_VALUES)
+    start = 0
+    while start < len(rows):
+        count = max(size for size in _AT_ONCE if size <= min(most, len(rows) - start))
+        values = chain.from_iterable(rows[start : start + count])
+        # whole numbers as text: psycopg's type of one goes by how large it is, and what is prepared by the types
+        yield _typed(table, columns, count), tuple([str(value) if type(value) is int else value for value in values])
+        start += count
 
 
-def _typed(table: sa.Table, columns: Iterable[str]) -> list[str]:
-    return [f"CAST(? AS {kind})" for kind in _kinds(table, columns)]
+_AT_ONCE = (1, 4, 16, 64)
+_MOST_VALUES = 700
 
 
-def _kinds(table: sa.Table, columns: Iterable[str]) -> list[str]:
-    """Return the types of columns, as PostgreSQL names them."""
+@lru_cache(maxsize=256)
+def _typed(table: sa.Table, columns: tuple[str, ...], count: int) -> str:
+    """Return so many rows of placeholders, each with its column's type, as PostgreSQL names it."""
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    return [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
+    kinds = [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
+    row = f"({', '.join(f'CAST(? AS {kind})' for kind in kinds)})"
+    return f"VALUES {', '.join([row] * count)}"
 
 
 _COLLATION = ' COLLATE "C"'
-
-
-def _in_columns(rows: Sequence[tuple[Any, ...]]) -> tuple[list[Any], ...]:
-    return tuple(map(list, zip(*rows, strict=True)))
 
 
 def upsert(session: Session, table: sa.Table, values: dict[str, Any], *, keep: bool = False) -> bool:

@@ -12,7 +12,8 @@ from webhook.models import holds, tombstones
 from webhook.store.text import fetch, one_of, upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
+    from typing import Any
 
     from webhook.db import Session
 
@@ -54,9 +55,13 @@ def tombstone(session: Session, task_id: str) -> Tombstone | None:
 
 def erased_tasks(session: Session, task_ids: Collection[str]) -> set[str]:
     """Return which of these tasks were erased."""
+    return {task_id for (task_id,) in fetch(session, *ask_erased(session, task_ids))}
+
+
+def ask_erased(session: Session, task_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+    """Return what to ask for the ids of those of these tasks that were erased."""
     among, values = one_of(session, "task_id", [*task_ids])
-    found = fetch(session, f"SELECT task_id FROM tombstones WHERE {among}", values)  # noqa: S608 - our own words
-    return {task_id for (task_id,) in found}
+    return f"SELECT task_id FROM tombstones WHERE {among}", values  # noqa: S608 - our own words
 
 
 def erased_addresses(session: Session, token_digests: Collection[bytes]) -> set[bytes]:
