@@ -11,6 +11,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
@@ -22,7 +23,7 @@ from webhook.app import create_app
 from webhook.db import postgres, sqlite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from webhook.bootstrap import Service
@@ -35,7 +36,6 @@ _COUNTED = 100  # instructions
 _SMALL = {"subscriptions", "api_keys", "limits", "cursors", "heartbeats", "receivers", "meta", "holds"}
 _GROWING = models.metadata.tables.keys() - _SMALL
 
-DRIVER = sqlite if databases.SERVER is None else postgres
 
 Statement = tuple[str, Any]
 
@@ -53,12 +53,19 @@ class Asked:
         self.statements: list[Statement] = []
         self._engine = service.database._engine
         sa.event.listen(self._engine, "before_cursor_execute", self._note)
-        self._execute: Any = DRIVER.execute
+        self._execute: Any = sqlite.execute
+        self._ask: Any = postgres.ask
 
     def execute(self, session: sa.Connection, statement: str, values: Any = ()) -> Any:
-        """Stand in for what goes past SQLAlchemy, and note it."""
+        """Stand in for what goes past SQLAlchemy to SQLite, and note it."""
         self._note(session, None, statement, values)
         return self._execute(session, statement, values)
+
+    def ask(self, session: sa.Connection, asked: Sequence[Statement]) -> Any:
+        """Stand in for what goes past SQLAlchemy to PostgreSQL, and note it."""
+        for statement, values in asked:
+            self._note(session, None, statement, values)
+        return self._ask(session, asked)
 
     def _note(self, _session: Any, _cursor: Any, statement: str, parameters: Any, *_more: Any) -> None:
         if any(table in statement for table in _GROWING):
@@ -99,7 +106,8 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     service = bootstrap.build(settings.load(variables | databases.directories(directory)))
     one = Asked(service)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DRIVER, "execute", one.execute)
+        patch.setattr(sqlite, "execute", one.execute)
+        patch.setattr(postgres, "ask", one.ask)
         yield one
     service.database.close()
     shutil.rmtree(directory)
@@ -173,9 +181,9 @@ def _grows(step: str) -> bool:
 
 
 def _faults_on_postgresql(session: sa.Connection, statement: str, values: Any) -> list[str]:
-    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
-    [[explained]] = session.exec_driver_sql(explain, values)
-    [top] = explained if isinstance(explained, list) else json.loads(explained)
+    connection: Any = session.connection.driver_connection
+    cursor = (psycopg.RawCursor if "$1" in statement else psycopg.Cursor)(connection)
+    [[[top]]] = cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values)
     nodes = list(_nodes(top["Plan"]))
     faults = [
         f"{node['Node Type']} of {node['Relation Name']}"

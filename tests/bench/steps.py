@@ -13,7 +13,7 @@ import io
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -105,9 +105,8 @@ class Receiving:
         engine = service.database._engine
         sa.event.listen(engine, "before_cursor_execute", self._before)
         sa.event.listen(engine, "after_cursor_execute", self._after)
-        self._driver = sqlite if service.database.path else postgres
-        self._execute: Any = self._driver.execute
-        self._pipelined = postgres.pipelined
+        self._way: tuple[Any, str] = (sqlite, "execute") if service.database.path else (postgres, "ask")
+        self._past: Any = getattr(*self._way)
 
     def take(self, bodies: Sequence[bytes], *, first: int) -> dict[str, float]:
         """Take callbacks about the tasks from a number on as one batch; return the seconds of each step."""
@@ -169,23 +168,12 @@ class Receiving:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Time what goes past SQLAlchemy, too."""
-        with (
-            mock.patch.object(self._driver, "execute", self._timed),
-            mock.patch.object(postgres, "pipelined", self._timed_together),
-        ):
+        with mock.patch.object(*self._way, self._timed):
             yield
 
-    def _timed(self, session: sa.Connection, statement: str, values: Sequence[Any] = ()) -> Any:
+    def _timed(self, *asked: Any) -> Any:
         with self._watch.on("insert"):
-            return self._execute(session, statement, values)
-
-    @contextmanager
-    def _timed_together(self, session: sa.Connection) -> Iterator[None]:
-        with ExitStack() as pipeline:
-            pipeline.enter_context(self._pipelined(session))
-            yield
-            with self._watch.on("insert"):
-                pipeline.close()
+            return self._past(*asked)
 
     def _before(self, *_: Any) -> None:
         self._began = time.perf_counter()

@@ -23,6 +23,7 @@ from webhook.db.base import (
     is_postgresql,
     is_writing,
     try_alone,
+    without_nul,
 )
 from webhook.db.sqlite import SqliteDatabase, claim_web
 
@@ -43,6 +44,7 @@ __all__ = [
     "open_database",
     "path_of",
     "try_alone",
+    "without_nul",
 ]
 
 

@@ -240,12 +240,9 @@ def _without_nul(
 
 
 def without_nul(row: Any) -> Any:
-    """Return a statement's values with U+FFFD for each NUL in a text, be it one of an array's."""
+    """Return a statement's values with U+FFFD for each NUL in a text."""
     values = row.values() if isinstance(row, dict) else row
-    if not any(
-        (type(value) is str and "\0" in value) or (type(value) is list and without_nul(value) is not value)
-        for value in values
-    ):
+    if not any(type(value) is str and "\0" in value for value in values):
         return row
     if isinstance(row, dict):
         return {name: _clean(value) for name, value in row.items()}
@@ -253,9 +250,7 @@ def without_nul(row: Any) -> Any:
 
 
 def _clean(value: Any) -> Any:
-    if type(value) is str:
-        return value.replace("\0", _REPLACEMENT)
-    return without_nul(value) if type(value) is list else value
+    return value.replace("\0", _REPLACEMENT) if type(value) is str else value
 
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -306,8 +301,8 @@ def ask_alone(whats: Collection[str]) -> tuple[str, tuple[Any, ...]]:
     locks = sorted(map(_lock_of, whats))  # in one order for all, or two could wait for each other
     if len(locks) == 1:
         return "SELECT pg_advisory_xact_lock(?, ?)", locks[0]
-    keys = [key for _, key in locks]
-    return "SELECT pg_advisory_xact_lock(?, key) FROM unnest(CAST(? AS INTEGER[])) AS key", (_ALONE, keys)
+    keys = ",".join(str(key) for _, key in locks)
+    return "SELECT pg_advisory_xact_lock(?, key) FROM unnest(CAST(? AS INTEGER[])) AS key", (_ALONE, f"{{{keys}}}")
 
 
 def _lock_of(what: str) -> tuple[int, int]:

@@ -18,12 +18,14 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy.exc import DBAPIError
 from typing_extensions import override
 
-from webhook.db.base import Database, Link, prepare_engine, without_nul
+from webhook.db import pipeline
+from webhook.db.base import Database, Link, prepare_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from webhook.db.base import Session
+    from webhook.db.pipeline import Answer, Prepared
 
 log = structlog.get_logger()
 
@@ -48,6 +50,7 @@ _CONNECTION: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 4,
     "tcp_user_timeout": 40_000,
+    "prepare_threshold": None,  # we do (`pipeline`), and psycopg would have the server forget it after a rollback
 }
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest match counts
@@ -197,32 +200,18 @@ def _was_ended(connection: psycopg.Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def execute(session: Session, statement: str, values: Sequence[Any] = ()) -> psycopg.Cursor:
-    """Execute a statement once, or once for each of a list of rows; past SQLAlchemy, which takes as long as psycopg.
+def ask(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> list[Answer]:
+    """Have statements executed in one round trip, past SQLAlchemy.
 
     Args:
-        statement: with `$1` and so on for values.
+        asked: as for `pipeline.ask`.
 
     Raises:
         DBAPIError: what SQLAlchemy raises.
     """
-    cursor = psycopg.RawCursor(_connection_of(session))
-    with _as_sqlalchemy_has_it(statement):
-        if not isinstance(values, list):
-            return cursor.execute(statement, without_nul(values))
-        cursor.executemany(statement, [without_nul(row) for row in values])
-        return cursor
-
-
-@contextmanager
-def pipelined(session: Session) -> Iterator[None]:
-    """Have the statements of a block go out without waiting for each other; what fails is raised at its end.
-
-    Raises:
-        DBAPIError: what SQLAlchemy raises.
-    """
-    with _as_sqlalchemy_has_it("a pipeline"), _connection_of(session).pipeline():
-        yield
+    prepared: Prepared = session.info.setdefault("prepared", {})
+    with _as_sqlalchemy_has_it(asked[-1][0]):
+        return pipeline.ask(_connection_of(session), asked, prepared=prepared)
 
 
 def _connection_of(session: Session) -> psycopg.Connection:

@@ -6,7 +6,7 @@ Placeholders are `?`, whatever the database.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -14,29 +14,28 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from webhook.db import is_postgresql, sqlite
+from webhook.db import is_postgresql, sqlite, without_nul
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
-    import psycopg
     import sqlalchemy as sa
 
     from webhook.db import Session
+    from webhook.db.pipeline import Answer
 
 
 def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
     """Return all rows that a statement has."""
-    return _execute(session, statement, values).fetchall()
+    [rows] = fetch_all(session, [(statement, values)])
+    return rows
 
 
-def fetch_all(session: Session, asked: Iterable[tuple[str, Sequence[Any]]]) -> list[Sequence[tuple[Any, ...]]]:
+def fetch_all(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> list[Sequence[tuple[Any, ...]]]:
     """Return the rows of each of several statements, none of which needs another's; a server gets them all at once."""
-    with together(session):
-        cursors = [_execute(session, statement, values) for statement, values in asked]
-    return [cursor.fetchall() for cursor in cursors]
+    if not is_postgresql(session):
+        return [sqlite.execute(session, statement, values).fetchall() for statement, values in asked]
+    return [answer.rows for answer in _ask(session, asked)]
 
 
 def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
@@ -44,24 +43,39 @@ def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
 
     What runs `together` with others does not know it yet.
     """
-    return _execute(session, statement, values).rowcount
-
-
-def together(session: Session) -> AbstractContextManager[None]:
-    """Have a block's statements, whose results nobody needs, go to a server without waiting for each other."""
     if not is_postgresql(session):
-        return nullcontext()
+        return sqlite.execute(session, statement, values).rowcount
+    asked = [(statement, row) for row in (values if isinstance(values, list) else [values])]
+    waiting = session.info.get(_WAITING)
+    if waiting is not None:
+        waiting += asked
+        return -1
+    return sum(answer.rowcount for answer in _ask(session, asked))
+
+
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """Have what a block runs, whose results nobody needs, go to a server at its end, all at once."""
+    if not is_postgresql(session):
+        yield
+        return
+    waiting = session.info[_WAITING] = []
+    try:
+        yield
+    finally:
+        del session.info[_WAITING]
+    _ask(session, waiting)
+
+
+_WAITING = "waiting"
+
+
+def _ask(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> Sequence[Answer]:
+    if not asked:
+        return ()
     from webhook.db import postgres  # it needs the extra `postgres`
 
-    return postgres.pipelined(session)
-
-
-def _execute(session: Session, statement: str, values: Sequence[Any]) -> sqlite3.Cursor | psycopg.Cursor:
-    if not is_postgresql(session):
-        return sqlite.execute(session, statement, values)
-    from webhook.db import postgres
-
-    return postgres.execute(session, _native(statement), values)
+    return postgres.ask(session, [(_native(statement), without_nul(values)) for statement, values in asked])
 
 
 @lru_cache(maxsize=512)
@@ -80,9 +94,11 @@ def one_of(session: Session, column: str, values: Sequence[Any]) -> tuple[str, t
     """Return the condition that a column has one of some values, and what stands for its placeholders."""
     if len(values) == 1:
         return f"{column} = ?", tuple(values)
-    if is_postgresql(session):
-        return f"{column} = ANY(?)", ([*values],)
-    return f"{column} IN ({marks(len(values))})", tuple(values)
+    given = tuple(values)
+    if is_postgresql(session):  # where what comes again is prepared: of so many numbers of values there are few
+        size = next((size for size in _AT_ONCE if size >= len(given)), len(given))
+        given += given[-1:] * (size - len(given))
+    return f"{column} IN ({marks(len(given))})", given
 
 
 def merged(
