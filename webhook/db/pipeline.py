@@ -17,6 +17,9 @@ from psycopg.adapt import Transformer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+Asked = tuple[str, "Sequence[Any]"]
+"""A statement with `$1` and so on for values, and these: None, texts, bytes, whole numbers, truth values."""
+
 Prepared = dict[str, bytes]
 """The statements that a connection has prepared, and under which names."""
 
@@ -36,38 +39,36 @@ class Answer(NamedTuple):
 
 
 def ask(
-    connection: psycopg.Connection, asked: Sequence[tuple[str, Sequence[Any]]], *, prepared: Prepared
+    connection: psycopg.Connection,
+    asked: Sequence[Asked],
+    *,
+    prepared: Prepared,
+    commits: bool = False,
 ) -> list[Answer]:
     """Have statements executed in the order given, in a transaction unless the connection has none.
 
     Args:
-        asked: statements with `$1` and so on for values, and these: None, texts, bytes, whole numbers, truth values.
         prepared: what the connection has prepared; it is kept up.
+        commits: whether the transaction is to end by them.
 
     Raises:
         psycopg.Error: of the first that failed; none after it was executed.
     """
     link = connection.pgconn
-    fresh: Prepared = {}
-    sent: list[str | None] = []  # what is sent: a statement that is prepared, or None for one that is executed
     begins = not connection.autocommit and link.transaction_status == pq.TransactionStatus.IDLE
     link.enter_pipeline_mode()
     try:
-        if begins:
-            link.send_query_params(b"BEGIN", None)
+        sent = [_send(link, "BEGIN")] if begins else []
+        known = dict(prepared)
         for statement, values in asked:
-            name = prepared.get(statement) or fresh.get(statement)
-            if name is None and len(prepared) + len(fresh) < _MOST_PREPARED:
-                name = fresh[statement] = b"webhook_%d" % (len(prepared) + len(fresh))
+            name = known.get(statement)
+            if name is None and len(known) < _MOST_PREPARED:
+                name = known[statement] = b"webhook_%d" % len(known)
                 link.send_prepare(name, statement.encode())
-                sent.append(statement)
-            given = [_given(value) for value in values]
-            formats = [_BINARY if type(value) is bytes else pq.Format.TEXT for value in values]
-            if name is None:
-                link.send_query_params(statement.encode(), given, None, formats, _BINARY)
-            else:
-                link.send_query_prepared(name, given, formats, _BINARY)
-            sent.append(None)
+                sent.append(_Sent(prepares=statement))
+            sent.append(_send(link, statement, values, name=name, is_asked=True))
+        if commits:
+            sent.append(_send(link, "COMMIT"))
         link.pipeline_sync()
         results = _results(link)
         link.exit_pipeline_mode()
@@ -76,16 +77,59 @@ def ask(
         raise
     answers = []
     reader = Transformer(connection)
-    if begins:
-        _check(results.pop(0))
-    for statement_prepared, result in zip(sent, results, strict=True):
-        _check(result)
-        if statement_prepared is not None:
-            prepared[statement_prepared] = fresh[statement_prepared]
-            continue
-        reader.set_pgresult(result)
-        answers.append(Answer(reader.load_rows(0, result.ntuples, tuple), result.command_tuples or 0))
+    for one, result in zip(sent, results, strict=True):
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+        if one.prepares is not None:
+            prepared[one.prepares] = known[one.prepares]
+        if one.is_asked:
+            reader.set_pgresult(result)
+            answers.append(Answer(reader.load_rows(0, result.ntuples, tuple), result.command_tuples or 0))
     return answers
+
+
+class _Sent(NamedTuple):
+    """Something that the server gives a result of.
+
+    Attributes:
+        prepares: the statement that is only prepared.
+        is_asked: whether somebody wants the result.
+    """
+
+    prepares: str | None = None
+    is_asked: bool = False
+
+
+def _send(
+    link: pq.abc.PGconn,
+    statement: str,
+    values: Sequence[Any] = (),
+    *,
+    name: bytes | None = None,
+    is_asked: bool = False,
+) -> _Sent:
+    """Have a statement executed, by the name that it was prepared under if there is one."""
+    given = [_given(value) for value in values]
+    formats = [_BINARY if type(value) is bytes else pq.Format.TEXT for value in values]
+    if name is None:
+        link.send_query_params(statement.encode(), given, None, formats, _BINARY)
+    else:
+        link.send_query_prepared(name, given, formats, _BINARY)
+    return _Sent(is_asked=is_asked)
+
+
+def notices(connection: psycopg.Connection, *, seconds: float) -> list[str]:
+    """Return what was said on the channels that are listened to; wait for it for so long.
+
+    Raises:
+        psycopg.Error: the connection is lost.
+    """
+    link = connection.pgconn
+    poll = select.poll()
+    poll.register(link.socket, select.POLLIN)
+    if poll.poll(seconds * 1000):
+        link.consume_input()
+    return [notice.extra.decode() for notice in iter(link.notifies, None)]
 
 
 def _given(value: Any) -> bytes | None:
@@ -114,8 +158,3 @@ def _results(link: pq.abc.PGconn) -> list[pq.abc.PGresult]:
             if result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return results
             results.append(result)
-
-
-def _check(result: pq.abc.PGresult) -> None:
-    if result.status == pq.ExecStatus.FATAL_ERROR:
-        raise psycopg.errors.error_from_result(result)

@@ -22,10 +22,10 @@ from webhook.db import pipeline
 from webhook.db.base import Database, Link, prepare_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from webhook.db.base import Session
-    from webhook.db.pipeline import Answer, Prepared
+    from webhook.db.pipeline import Answer, Asked, Prepared
 
 log = structlog.get_logger()
 
@@ -152,6 +152,15 @@ class PostgresDatabase(Database):
         yield
 
     @override
+    @contextmanager
+    def _begun(self, engine: sa.Engine, *, keep: bool) -> Iterator[Session]:
+        with super()._begun(engine, keep=keep) as session:
+            session.info[_LATER] = []
+            yield session
+            if session.info[_LATER]:
+                ask(session, [], commits=True)  # SQLAlchemy's own commit finds nothing left to do
+
+    @override
     def _has_ended(self, session: Session) -> bool:
         return _was_ended(_connection_of(session))
 
@@ -183,6 +192,7 @@ def _engine(url: sa.URL, options: str) -> sa.Engine:
         connect_args={"options": options, **_CONNECTION},
     )
     prepare_engine(engine)
+    sa.event.listen(engine, "before_cursor_execute", _ask_first)
     sa.event.listen(engine, "checkout", _refuse_ended)
     return engine
 
@@ -193,6 +203,12 @@ def _refuse_ended(connection: psycopg.Connection, _record: object, _proxy: objec
         raise sa.exc.InvalidatePoolError
 
 
+def _ask_first(session: Session, *_: Any) -> None:
+    """Have what waits executed before what SQLAlchemy is about to execute."""
+    if session.info.get(_LATER):
+        ask(session, [])
+
+
 def _was_ended(connection: psycopg.Connection) -> bool:
     """Return whether the server has ended a connection: it has said so, unasked."""
     poll = select.poll()
@@ -200,18 +216,29 @@ def _was_ended(connection: psycopg.Connection) -> bool:
     return bool(poll.poll(0))
 
 
-def ask(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> list[Answer]:
-    """Have statements executed in one round trip, past SQLAlchemy.
+def ask(session: Session, asked: Sequence[Asked], *, commits: bool = False) -> list[Answer]:
+    """Have statements executed in one round trip, past SQLAlchemy, and before them what waits for that (`ask_later`).
 
     Args:
-        asked: as for `pipeline.ask`.
+        asked: as for `pipeline.ask`, and so is `commits`.
 
     Raises:
         DBAPIError: what SQLAlchemy raises.
     """
-    prepared: Prepared = session.info.setdefault("prepared", {})
+    info = session.info
+    waiting, info[_LATER] = info.get(_LATER, []), []
+    asked = [*waiting, *asked]
     with _as_sqlalchemy_has_it(asked[-1][0]):
-        return pipeline.ask(_connection_of(session), asked, prepared=prepared)
+        prepared: Prepared = info.setdefault("prepared", {})
+        return pipeline.ask(_connection_of(session), asked, prepared=prepared, commits=commits)[len(waiting) :]
+
+
+def ask_later(session: Session, asked: Iterable[Asked]) -> None:
+    """Have statements executed together with what is asked next, or with the transaction's end."""
+    session.info[_LATER] += asked
+
+
+_LATER = "later"
 
 
 def _connection_of(session: Session) -> psycopg.Connection:
@@ -296,6 +323,7 @@ class _Notices:
 
     def _send(self) -> None:
         connection: psycopg.Connection | None = None
+        prepared: Prepared = {}
         while True:
             self._to_send.wait()
             if self._closed:
@@ -303,8 +331,8 @@ class _Notices:
             self._to_send.clear()
             try:
                 if connection is None:
-                    connection = self._connect()
-                connection.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, self._own))
+                    connection, prepared = self._connect(), {}
+                pipeline.ask(connection, [("SELECT pg_notify($1, $2)", (_CHANNEL, self._own))], prepared=prepared)
             except psycopg.Error:
                 connection = None  # those who wait look by themselves, and the next commit tries again
         if connection is not None:
@@ -317,8 +345,8 @@ class _Notices:
                     connection.execute(f"LISTEN {_CHANNEL}")
                     self._note()  # of what was committed while nobody listened
                     while not self._closed:
-                        for notice in connection.notifies(timeout=_LOOK_SECONDS):
-                            self._note(own=notice.payload == self._own)
+                        for payload in pipeline.notices(connection, seconds=_LOOK_SECONDS):
+                            self._note(own=payload == self._own)
             except psycopg.Error as error:
                 if self._closed:
                     break

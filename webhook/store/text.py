@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from webhook.db import Session
-    from webhook.db.pipeline import Answer
+    from webhook.db.pipeline import Answer, Asked
 
 
 def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
@@ -31,7 +31,7 @@ def fetch(session: Session, statement: str, values: Sequence[Any] = ()) -> Seque
     return rows
 
 
-def fetch_all(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> list[Sequence[tuple[Any, ...]]]:
+def fetch_all(session: Session, asked: Sequence[Asked]) -> list[Sequence[tuple[Any, ...]]]:
     """Return the rows of each of several statements, none of which needs another's; a server gets them all at once."""
     if not is_postgresql(session):
         return [sqlite.execute(session, statement, values).fetchall() for statement, values in asked]
@@ -46,40 +46,44 @@ def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
     if not is_postgresql(session):
         return sqlite.execute(session, statement, values).rowcount
     asked = [(statement, row) for row in (values if isinstance(values, list) else [values])]
-    waiting = session.info.get(_WAITING)
-    if waiting is not None:
-        waiting += asked
+    if session.info.get(_TOGETHER):
+        from webhook.db import postgres
+
+        postgres.ask_later(session, _native(asked))
         return -1
     return sum(answer.rowcount for answer in _ask(session, asked))
 
 
 @contextmanager
 def together(session: Session) -> Iterator[None]:
-    """Have what a block runs, whose results nobody needs, go to a server at its end, all at once."""
+    """Have what a block runs, whose results nobody needs, go to a server with what it is asked next, or the commit."""
     if not is_postgresql(session):
         yield
         return
-    waiting = session.info[_WAITING] = []
+    session.info[_TOGETHER] = True
     try:
         yield
     finally:
-        del session.info[_WAITING]
-    _ask(session, waiting)
+        session.info[_TOGETHER] = False
 
 
-_WAITING = "waiting"
+_TOGETHER = "together"
 
 
-def _ask(session: Session, asked: Sequence[tuple[str, Sequence[Any]]]) -> Sequence[Answer]:
+def _ask(session: Session, asked: Sequence[Asked]) -> Sequence[Answer]:
     if not asked:
         return ()
     from webhook.db import postgres  # it needs the extra `postgres`
 
-    return postgres.ask(session, [(_native(statement), without_nul(values)) for statement, values in asked])
+    return postgres.ask(session, _native(asked))
+
+
+def _native(asked: Sequence[Asked]) -> list[Asked]:
+    return [(_numbered(statement), without_nul(values)) for statement, values in asked]
 
 
 @lru_cache(maxsize=512)
-def _native(statement: str) -> str:
+def _numbered(statement: str) -> str:
     """Return a statement with PostgreSQL's placeholders; none of ours has a literal `?`."""
     first, *others = statement.split("?")
     return first + "".join(f"${number}{text}" for number, text in enumerate(others, 1))
