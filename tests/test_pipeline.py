@@ -133,6 +133,13 @@ def test_other_threads_run_while_the_server_works(connection: psycopg.Connection
         asking.join()
 
 
+def test_a_connection_that_the_server_ends_in_the_middle_says_what_that_said(connection: psycopg.Connection) -> None:
+    ending: pipeline.Asked = ("SELECT pg_terminate_backend(pg_backend_pid())", ())
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        pipeline.ask(connection, [*TOLD, ending, *TOLD], prepared={})
+    assert connection.closed
+
+
 def test_a_connection_that_is_lost_says_so_and_is_closed(connection: psycopg.Connection) -> None:
     with psycopg.connect(connection.info.dsn, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
@@ -201,6 +208,6 @@ def test_rows_are_inserted_and_changed_in_their_order_however_many(service: Serv
     assert numbers(service.database) == ids
     with service.database.transaction() as session:
         text.update_rows(session, events, ("type", "data"), [(f"t{one}", b"new", one) for one in ids])
-        among, values = text.one_of(session, "id", ids)
+        among, values = text.one_of("id", ids)
         found = text.fetch(session, f"SELECT id, type, data FROM events WHERE {among} ORDER BY seq", values)  # noqa: S608
     assert found == [(one, f"t{one}", b"new") for one in ids]

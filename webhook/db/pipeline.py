@@ -23,7 +23,8 @@ Asked = tuple[str, "Sequence[Any]"]
 Prepared = dict[str, bytes]
 """The statements that a connection has prepared, and under which names."""
 
-_MOST_PREPARED = 300  # of one connection: each takes the server some 20 KB
+_MOST_PREPARED = 300  # of one connection: each takes the server some ten times its length
+_LONGEST_PREPARED = 20_000
 _BINARY = pq.Format.BINARY
 
 
@@ -62,7 +63,7 @@ def ask(
         known = dict(prepared)
         for statement, values in asked:
             name = known.get(statement)
-            if name is None and len(known) < _MOST_PREPARED:
+            if name is None and len(known) < _MOST_PREPARED and len(statement) <= _LONGEST_PREPARED:
                 name = known[statement] = b"webhook_%d" % len(known)
                 link.send_prepare(name, statement.encode())
                 sent.append(_Sent(prepares=statement))
@@ -75,13 +76,13 @@ def ask(
     except BaseException:  # nobody knows any more what it would answer to whom
         connection.close()
         raise
-    answers = []
-    reader = Transformer(connection)
     for one, result in zip(sent, results, strict=True):
-        if result.status == pq.ExecStatus.FATAL_ERROR:
-            raise psycopg.errors.error_from_result(result)
+        _check(result)
         if one.prepares is not None:
             prepared[one.prepares] = known[one.prepares]
+    reader = Transformer(connection)
+    answers = []
+    for one, result in zip(sent, results, strict=True):
         if one.is_asked:
             reader.set_pgresult(result)
             answers.append(Answer(reader.load_rows(0, result.ntuples, tuple), result.command_tuples or 0))
@@ -150,11 +151,32 @@ def _results(link: pq.abc.PGconn) -> list[pq.abc.PGresult]:
             poll.register(link.socket, select.POLLIN if is_flushed else select.POLLIN | select.POLLOUT)
         [(_, events)] = poll.poll()
         if events & ~select.POLLOUT:
-            link.consume_input()
-        while not link.is_busy():
+            _take_in(link, results)
+        ends = 0  # one after the last result of each statement; another says that nothing more has come
+        while ends < _NOTHING and not link.is_busy():
             result = link.get_result()
-            if result is None:  # after all of one statement
-                continue
-            if result.status == pq.ExecStatus.PIPELINE_SYNC:
+            if result is None:
+                ends += 1
+            elif result.status == pq.ExecStatus.PIPELINE_SYNC:
                 return results
-            results.append(result)
+            else:
+                ends = 0
+                results.append(result)
+
+
+_NOTHING = 2
+
+
+def _take_in(link: pq.abc.PGconn, results: Sequence[pq.abc.PGresult]) -> None:
+    """Read what the server has sent; where it has ended the connection, raise what it said last."""
+    try:
+        link.consume_input()
+    except psycopg.OperationalError:
+        for result in results:
+            _check(result)
+        raise
+
+
+def _check(result: pq.abc.PGresult) -> None:
+    if result.status == pq.ExecStatus.FATAL_ERROR:
+        raise psycopg.errors.error_from_result(result)

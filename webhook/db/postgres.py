@@ -50,7 +50,6 @@ _CONNECTION: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 4,
     "tcp_user_timeout": 40_000,
-    "prepare_threshold": None,  # we do (`pipeline`), and psycopg would have the server forget it after a rollback
 }
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest match counts
@@ -189,7 +188,8 @@ def _engine(url: sa.URL, options: str) -> sa.Engine:
         pool_timeout=_POOL_SECONDS,
         pool_use_lifo=True,
         hide_parameters=True,
-        connect_args={"options": options, **_CONNECTION},
+        # we prepare (`pipeline`): psycopg would have the server forget what is prepared after a rollback
+        connect_args={"options": options, "prepare_threshold": None, **_CONNECTION},
     )
     prepare_engine(engine)
     sa.event.listen(engine, "before_cursor_execute", _ask_first)

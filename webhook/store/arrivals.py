@@ -57,7 +57,7 @@ def begin(
         if task_ids:
             asked.append(task_store.ask_tasks(session, task_ids))
         if others:  # once no other transaction can be making or erasing one
-            asked.append(tombstone_store.ask_erased(session, others))
+            asked.append(tombstone_store.ask_erased(others))
         answers = fetch_all(session, asked)
         new = {id_ for answer in answers[:inserts] for (id_,) in answer}
         erased = {id_ for (id_,) in answers.pop()} if others else set()

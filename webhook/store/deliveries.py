@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from webhook import clock
 from webhook.db import for_update, is_postgresql
 from webhook.models import deliveries, delivery_attempts, events, holds, subscriptions
-from webhook.store.text import fetch, insert_rows, one_of, run, update_rows
+from webhook.store.text import fetch, insert_rows, one_of, room_for, run, update_rows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -255,11 +255,13 @@ def claim_deliveries(
     if not limits:
         return []
     at = clock.to_microseconds(now)
+    wanted = [*limits.items()]
+    wanted += [(wanted[-1][0], 0)] * (room_for(len(wanted)) - len(wanted))
     values: list[Any] = []
-    for subscription_id, limit in limits.items():
+    for subscription_id, limit in wanted:
         values += (subscription_id, at, at, limit)
     values += (lease, clock.to_microseconds(lease_until))
-    rows = fetch(session, _claim(len(limits), lock=is_postgresql(session)), tuple(values))
+    rows = fetch(session, _claim(len(wanted), lock=is_postgresql(session)), tuple(values))
     return sorted(map(_delivery_of, rows), key=lambda delivery: delivery.id)
 
 
@@ -311,14 +313,14 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 def ask_held(session: Session, delivery_ids: Sequence[str], *, lease: str) -> tuple[str, Sequence[Any]]:
     """Return what to ask for those of these deliveries that are still under this lease: id, and attempts made."""
     lock = " FOR UPDATE" if is_postgresql(session) else ""
-    among, values = one_of(session, "id", delivery_ids)
+    among, values = one_of("id", delivery_ids)
     return _HELD.format(among=among) + lock, (lease, *values)
 
 
 def release(session: Session, delivery_ids: Sequence[str], *, lease: str) -> None:
     """End leases without an attempt."""
     if delivery_ids:
-        among, values = one_of(session, "id", delivery_ids)
+        among, values = one_of("id", delivery_ids)
         run(session, _RELEASE.format(among=among), (lease, *values))
 
 

@@ -185,7 +185,7 @@ def tasks_by_id(session: Session, ids: Iterable[str]) -> dict[str, Task]:
 def ask_tasks(session: Session, ids: Collection[str]) -> tuple[str, Sequence[Any]]:
     """Return what to ask for tasks; `tasks_of` reads the answer."""
     lock = " ORDER BY id FOR UPDATE" if is_postgresql(session) and is_writing(session) else ""
-    among, values = one_of(session, "id", tuple(ids))
+    among, values = one_of("id", tuple(ids))
     return f"{_SELECT} WHERE {among}{lock}", values
 
 
@@ -208,7 +208,7 @@ def active_stream(session: Session, *, service: str, live_id: str) -> Task | Non
 
 def addresses(session: Session, token_digests: Sequence[bytes]) -> dict[bytes, Address]:
     """Return what these tokens lead to; unknown ones are left out."""
-    among, values = one_of(session, "token_digest", token_digests)
+    among, values = one_of("token_digest", token_digests)
     return {
         digest: Address(id=id_, receiver=bool(receiver), crypt_type=crypt_type, uid=uid, secrets=secrets)
         for digest, id_, receiver, crypt_type, uid, secrets in fetch(

@@ -94,14 +94,16 @@ def marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-def one_of(session: Session, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+def room_for(count: int) -> int:
+    """Return for how many of something there is to be room in a statement: it is prepared, so there are to be few."""
+    return next((size for size in _AT_ONCE if size >= count), count)
+
+
+def one_of(column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
     """Return the condition that a column has one of some values, and what stands for its placeholders."""
     if len(values) == 1:
         return f"{column} = ?", tuple(values)
-    given = tuple(values)
-    if is_postgresql(session):  # where what comes again is prepared: of so many numbers of values there are few
-        size = next((size for size in _AT_ONCE if size >= len(given)), len(given))
-        given += given[-1:] * (size - len(given))
+    given = (*values, *[values[-1]] * (room_for(len(values)) - len(values)))
     return f"{column} IN ({marks(len(given))})", given
 
 

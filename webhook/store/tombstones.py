@@ -55,18 +55,18 @@ def tombstone(session: Session, task_id: str) -> Tombstone | None:
 
 def erased_tasks(session: Session, task_ids: Collection[str]) -> set[str]:
     """Return which of these tasks were erased."""
-    return {task_id for (task_id,) in fetch(session, *ask_erased(session, task_ids))}
+    return {task_id for (task_id,) in fetch(session, *ask_erased(task_ids))}
 
 
-def ask_erased(session: Session, task_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
+def ask_erased(task_ids: Collection[str]) -> tuple[str, Sequence[Any]]:
     """Return what to ask for the ids of those of these tasks that were erased."""
-    among, values = one_of(session, "task_id", [*task_ids])
+    among, values = one_of("task_id", [*task_ids])
     return f"SELECT task_id FROM tombstones WHERE {among}", values  # noqa: S608 - our own words
 
 
 def erased_addresses(session: Session, token_digests: Collection[bytes]) -> set[bytes]:
     """Return which of these tokens were those of tasks that were erased."""
-    among, values = one_of(session, "token_digest", [*token_digests])
+    among, values = one_of("token_digest", [*token_digests])
     found = fetch(session, f"SELECT token_digest FROM tombstones WHERE {among}", values)  # noqa: S608 - our own words
     return {bytes(token_digest) for (token_digest,) in found}
 
