@@ -138,29 +138,39 @@ def insert_rows(
     if not rows:
         return 0
     if not is_postgresql(session):
-        return run(session, _insert_one(table, tuple(columns)) + (_UNLESS_KNOWN if known else ""), list(rows))
+        return run(session, _insert(table.name, tuple(columns), 1) + (_UNLESS_KNOWN if known else ""), list(rows))
     return sum(run(session, *asked) for asked in ask_insert(table, columns, rows, known=known))
 
 
 def ask_insert(
     table: sa.Table, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], *, known: bool, returning: str = ""
-) -> list[tuple[str, Sequence[Any]]]:
+) -> list[Asked]:
     """Return what to ask PostgreSQL to insert rows, as `insert_rows` does, and in their order: events are numbered so.
 
     Args:
         returning: a column whose values are wanted of those inserted.
     """
     tail = (_UNLESS_KNOWN if known else "") + (f" RETURNING {returning}" if returning else "")
-    head = f"INSERT INTO {table.name} ({', '.join(columns)}) "
-    return [(f"{head}{given}{tail}", values) for given, values in _given(table, tuple(columns), rows)]
+    most = max(size for size in _AT_ONCE if size == 1 or size * len(columns) <= _MOST_VALUES)
+    asked: list[Asked] = []
+    start = 0
+    while start < len(rows):
+        count = max(size for size in _AT_ONCE if size <= min(most, len(rows) - start))
+        values = tuple(chain.from_iterable(rows[start : start + count]))
+        asked.append((_insert(table.name, tuple(columns), count) + tail, values))
+        start += count
+    return asked
 
 
 _UNLESS_KNOWN = " ON CONFLICT DO NOTHING"
+_AT_ONCE = (1, 4, 16, 64, 256, 1024)  # of something in a statement: each is prepared by itself
+_MOST_VALUES = 700
 
 
-@lru_cache
-def _insert_one(table: sa.Table, columns: tuple[str, ...]) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({marks(len(columns))})"  # noqa: S608 - our own names
+@lru_cache(maxsize=256)
+def _insert(table: str, columns: tuple[str, ...], count: int) -> str:
+    rows = ", ".join([f"({marks(len(columns))})"] * count)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {rows}"  # noqa: S608 - our own names
 
 
 def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
@@ -169,50 +179,8 @@ def update_rows(session: Session, table: sa.Table, columns: tuple[str, ...], row
     Args:
         rows: the columns' values of each, and its `id` last; in the order of the ids where others may write them too.
     """
-    if not rows:
-        return
-    if not is_postgresql(session):
+    if rows:
         run(session, f"UPDATE {table.name} SET {' = ?, '.join(columns)} = ? WHERE id = ?", list(rows))  # noqa: S608
-        return
-    names = (*columns, "id")
-    sets = ", ".join(f"{name} = given.{name}" for name in columns)
-    for given, values in _given(table, names, rows):
-        source = f"({given}) AS given ({', '.join(names)})"
-        run(session, f"UPDATE {table.name} SET {sets} FROM {source} WHERE {table.name}.id = given.id", values)  # noqa: S608
-
-
-def _given(
-    table: sa.Table, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Return rows as PostgreSQL is given them: each value by itself, since psycopg takes ten times longer for arrays.
-
-    There are so many at once that statements are few, and their texts are few too: the server prepares those that come
-    again.
-    """
-    most = max(size for size in _AT_ONCE if size == 1 or size * len(columns) <= _MOST_VALUES)
-    start = 0
-    while start < len(rows):
-        count = max(size for size in _AT_ONCE if size <= min(most, len(rows) - start))
-        values = chain.from_iterable(rows[start : start + count])
-        # whole numbers as text: psycopg's type of one goes by how large it is, and what is prepared by the types
-        yield _typed(table, columns, count), tuple([str(value) if type(value) is int else value for value in values])
-        start += count
-
-
-_AT_ONCE = (1, 4, 16, 64)
-_MOST_VALUES = 700
-
-
-@lru_cache(maxsize=256)
-def _typed(table: sa.Table, columns: tuple[str, ...], count: int) -> str:
-    """Return so many rows of placeholders, each with its column's type, as PostgreSQL names it."""
-    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
-    kinds = [table.c[name].type.compile(dialect).removesuffix(_COLLATION) for name in columns]
-    row = f"({', '.join(f'CAST(? AS {kind})' for kind in kinds)})"
-    return f"VALUES {', '.join([row] * count)}"
-
-
-_COLLATION = ' COLLATE "C"'
 
 
 def upsert(session: Session, table: sa.Table, values: dict[str, Any], *, keep: bool = False) -> bool:
