@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from contextlib import suppress
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -45,15 +46,13 @@ def send(kind: str, meet: Meet, *, seconds: float = 0.5) -> Outcome:
         meetings: set[asyncio.Task[None]] = set()
 
         async def kept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await meet(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.transport.abort()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            meetings.add(asyncio.create_task(kept(reader, writer)))
+            meeting = asyncio.create_task(kept(reader, writer))
+            meeting.add_done_callback(lambda _: writer.transport.abort())  # though it be cancelled before it began
+            meetings.add(meeting)
 
         async with (
             await asyncio.start_server(accept, "127.0.0.1", 0) as server,

@@ -45,13 +45,7 @@ def run(session: Session, statement: str, values: Sequence[Any] = ()) -> int:
     """
     if not is_postgresql(session):
         return sqlite.execute(session, statement, values).rowcount
-    asked = [(statement, row) for row in (values if isinstance(values, list) else [values])]
-    if session.info.get(_TOGETHER):
-        from webhook.db import postgres
-
-        postgres.ask_later(session, _native(asked))
-        return -1
-    return sum(answer.rowcount for answer in _ask(session, asked))
+    return _run(session, [(statement, row) for row in (values if isinstance(values, list) else [values])])
 
 
 @contextmanager
@@ -68,6 +62,15 @@ def together(session: Session) -> Iterator[None]:
 
 
 _TOGETHER = "together"
+
+
+def _run(session: Session, asked: Sequence[Asked]) -> int:
+    if session.info.get(_TOGETHER):
+        from webhook.db import postgres
+
+        postgres.ask_later(session, _native(asked))
+        return -1
+    return sum(answer.rowcount for answer in _ask(session, asked))
 
 
 def _ask(session: Session, asked: Sequence[Asked]) -> Sequence[Answer]:
@@ -139,7 +142,7 @@ def insert_rows(
         return 0
     if not is_postgresql(session):
         return run(session, _insert(table.name, tuple(columns), 1) + (_UNLESS_KNOWN if known else ""), list(rows))
-    return sum(run(session, *asked) for asked in ask_insert(table, columns, rows, known=known))
+    return _run(session, ask_insert(table, columns, rows, known=known))
 
 
 def ask_insert(
