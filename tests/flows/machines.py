@@ -53,6 +53,7 @@ class Tally:
 
     killed: int = 0
     crashed: int = 0  # servers
+    revived: int = 0  # commands that had ended by themselves, and were started again as by a supervisor
     acknowledged: dict[str, int] = field(default_factory=dict)  # a task's slices, by the platform's id
     events: int = 0
     deliveries: int = 0
@@ -60,8 +61,9 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.killed} processes killed, {self.crashed} crashes of servers, {len(self.acknowledged)} callbacks "
-            f"answered 200, {self.events} events, {self.deliveries} deliveries: {len(self.violations)} violations"
+            f"{self.killed} processes killed, {self.crashed} crashes of servers, {self.revived} commands revived, "
+            f"{len(self.acknowledged)} callbacks answered 200, {self.events} events, {self.deliveries} deliveries: "
+            f"{len(self.violations)} violations"
         )
 
 
@@ -83,6 +85,16 @@ class Machine:
 
     def start(self) -> None:
         self.command = Command(self._kind, env=self._env, log=self._log)
+
+    def revive(self) -> int:
+        """Start it where it has ended by itself, as a supervisor does; return how often that was: 0 or 1.
+
+        A process that is started while the database's server is away ends, and says so.
+        """
+        if self.command.is_alive():
+            return 0
+        self.start()
+        return 1
 
     def kill(self, dice: random.Random) -> None:
         """Kill all of it and start it again; or one web process, which its parent starts again."""
@@ -161,6 +173,7 @@ class Run:
                 end = time.monotonic() + seconds
                 while not self._over.wait(self._dice.uniform(0.2, 1.2)) and time.monotonic() < end:
                     self._kill_one()
+                    self._revive()
             finally:
                 self._over.set()
                 for sender in senders:
@@ -193,9 +206,15 @@ class Run:
             self._dice.choice(machines).kill(self._dice)
             self.tally.killed += 1
 
+    def _revive(self) -> None:
+        self.tally.revived += sum(machine.revive() for machine in (*self._webs, *self._workers))
+
     def _wait_for_webs(self) -> None:
-        for web in self._webs:
-            until(web.is_up, seconds=60)
+        def are_up() -> bool:
+            self._revive()
+            return all(web.is_up() for web in self._webs)
+
+        until(are_up, seconds=60)
 
     def _send(self, dice: random.Random) -> None:
         """Post callbacks anywhere, each again until it is answered 200 or the time is over."""
