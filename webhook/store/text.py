@@ -98,7 +98,7 @@ def marks(count: int) -> str:
 
 
 def room_for(count: int) -> int:
-    """Return for how many of something there is to be room in a statement: it is prepared, so there are to be few."""
+    """Return for how many of something a statement is to have room: each number makes another one to be prepared."""
     return next((size for size in _AT_ONCE if size >= count), count)
 
 
